@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# OpenCV's wheel needs two shared libraries that slim images lack. Nothing is done where they are.
+set -euo pipefail
+
+missing=()
+ldconfig -p 2>/dev/null | grep -q 'libGL\.so\.1' || missing+=(libgl1)
+ldconfig -p 2>/dev/null | grep -q 'libgthread-2\.0\.so\.0' || missing+=(libglib2.0-0)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+else
+    echo "system libraries are missing; install them first: ${missing[*]} (Debian names)" >&2
+    exit 1
+fi

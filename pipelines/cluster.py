@@ -1,0 +1,130 @@
+"""Joining a Ray cluster, or starting a local one, with a clear word when neither is possible."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipelines.config import ClusterConfig, RequestError
+
+REACH_TIMEOUT_S = 5.0
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def address_of(config: ClusterConfig) -> str | None:
+    """The cluster to join, or None for a local Ray."""
+    address = config.address or os.environ.get("RAY_ADDRESS", "")
+    if not address or address == "local":
+        return None
+    if address.startswith(("http://", "https://")):
+        raise RequestError(
+            f"cluster.address {address}: that is the job server; submit with "
+            f"`ray job submit --address {address} -- python jobs/...`, or give HOST:6379 here"
+        )
+    return address
+
+
+def check_reachable(address: str) -> None:
+    """Raises RequestError when nothing listens at HOST:PORT (`ray.init` would wait for minutes)."""
+    if address == "auto":
+        return
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise RequestError(f"Ray address {address!r}: expected HOST:PORT, e.g. 127.0.0.1:6379")
+    try:
+        socket.create_connection((host, port), timeout=REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise RequestError(
+            f"Ray address {address}: nothing answers there ({error}); start a head with "
+            "`ray start --head`, correct --cluster.address, or unset RAY_ADDRESS for a local Ray"
+        ) from error
+
+
+@contextmanager
+def connect(config: ClusterConfig) -> Iterator[None]:
+    """Joins or starts Ray for the block. A Ray that is already up in this process is reused."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address_of(config)
+    if address is None:
+        _start_local(config)
+    else:
+        check_reachable(address)
+        _join(address)
+    quiet_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(config: ClusterConfig) -> None:
+    import ray
+
+    # RAY_ADDRESS=local would be read again by ray.init; the socket path must stay under 107 bytes.
+    ray.init(
+        address="local",
+        num_cpus=config.num_cpus or None,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=_short_temp_dir(),
+        runtime_env={"env_vars": worker_environment()},
+    )
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            # A driver started by the job server already carries the job's environment.
+            runtime_env=None if _in_ray_job() else {"env_vars": worker_environment()},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RequestError(f"Ray address {address}: cannot join ({reason})") from error
+
+
+def _in_ray_job() -> bool:
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker needs to import this code and to stay off the network."""
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    kept = {k: v for k, v in os.environ.items() if k.startswith(("I2VGEN_", "MLFLOW_", "HF_HUB_"))}
+    return {"PYTHONPATH": path, "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", **kept}
+
+
+def _short_temp_dir() -> str:
+    base = Path(tempfile.gettempdir())
+    return str(base / "ray") if len(str(base)) <= 20 else "/tmp/ray"
+
+
+def quiet_ray_data() -> None:
+    """Our own progress line replaces Ray Data's bars."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,54 @@
+"""How every job ends: one JSON line on success, one plain line and exit 2 on a wrong request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from pipelines.config import RequestError
+
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST = 0, 1, 2
+
+Main = Callable[[Sequence[str]], dict[str, Any] | None]
+
+
+def run(main: Main) -> NoReturn:
+    """Runs a job's `main(argv)` and leaves the process with the contract's exit code.
+
+    What `main` returns is printed as the last line of standard output, as one JSON object
+    (nothing is printed for None, e.g. after `--dry-run`). Everything else a job says goes to
+    standard error. Exit codes (design: "Command lines"): 0 done, 2 the request was wrong (one
+    line, no traceback), 1 anything else.
+    """
+    prepare_process()
+    try:
+        result = main(sys.argv[1:])
+    except RequestError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_WRONG_REQUEST)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        sys.exit(EXIT_FAILED)
+    if result is not None:
+        sys.stderr.flush()
+        print(json.dumps(result, sort_keys=False), flush=True)
+    sys.exit(EXIT_DONE)
+
+
+def prepare_process() -> None:
+    """Settings that must stand before the heavy libraries are imported."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("WDS_SECURE", "1")  # webdataset: no pipe: URLs, no pickles
+
+
+def say(line: str) -> None:
+    """One line for the person watching, on standard error."""
+    print(line, file=sys.stderr, flush=True)
