@@ -48,6 +48,8 @@ REASONS: dict[str, str] = {
     "caption_empty": "the caption has no usable words",
     "low_clip_score": "picture and caption do not match",
     "cut_failed": "the clip could not be cut from its source",
+    # stage "takedown": after curation, on request
+    "taken_down": "removed on request from a later version of the dataset",
 }
 
 
@@ -90,7 +92,9 @@ class Clip:
     `crop_*_px` is the picture inside its borders, in displayed source pixels.
     `motion` is the mean optical-flow magnitude over the shot in frame widths per second;
     `motion_dx`, `motion_dy` the mean flow of the moving part, same unit, right and down positive.
-    `sharpness` is the variance of the Laplacian at the analysis size; `text_area`,
+    `sharpness` is the variance of the Laplacian at the analysis size; `brightness` and `contrast`
+    are the mean and the spread (95th less 5th percentile) of luma, 0 to 255; `flashes` are
+    frames that jump in brightness and back, per second; `text_area`,
     `subject_area` are shares of the picture in [0, 1].
     """
 
@@ -114,6 +118,8 @@ class Clip:
     motion_dy: float | None = None
     sharpness: float | None = None
     brightness: float | None = None
+    contrast: float | None = None
+    flashes: float | None = None
     text_area: float | None = None
     aesthetic: float | None = None
     subject_area: float | None = None
@@ -197,6 +203,8 @@ CLIP_SCHEMA = pa.schema(
         ("motion_dy", pa.float32()),
         ("sharpness", pa.float32()),
         ("brightness", pa.float32()),
+        ("contrast", pa.float32()),
+        ("flashes", pa.float32()),
         ("text_area", pa.float32()),
         ("aesthetic", pa.float32()),
         ("subject_area", pa.float32()),

@@ -101,10 +101,17 @@ class Store:
     def read_json(self, relative: str) -> Any:
         return json.loads(self.read_bytes(relative))
 
-    def read_table(self, relative: str, columns: list[str] | None = None) -> pa.Table:
-        """A parquet file, or a directory of parts under the same name."""
+    def read_table(
+        self, relative: str, columns: list[str] | None = None, filters: Any = None
+    ) -> pa.Table:
+        """A parquet file, or a directory of parts under the same name.
+
+        `filters` as in `pyarrow.parquet.read_table`: only rows that pass are read.
+        """
         filesystem, root = self._filesystem()
-        return pq.read_table(f"{root}/{relative}", columns=columns, filesystem=filesystem)
+        return pq.read_table(
+            f"{root}/{relative}", columns=columns, filters=filters, filesystem=filesystem
+        )
 
     def list_files(self, relative: str = "") -> list[str]:
         """Relative paths of all published files below `relative`, sorted; [] where none is."""

@@ -1,0 +1,96 @@
+"""What every test stands on: state kept out of the home directory, and one finished demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Before anything imports them: no telemetry, no hub, no token file deciding about Ray's door.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("WDS_SECURE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_of_our_own() -> Iterator[None]:
+    """Runs that name no tracking store write to a folder of this test session."""
+    before = {name: os.environ.get(name) for name in ("I2VGEN_HOME", "MLFLOW_TRACKING_URI")}
+    with tempfile.TemporaryDirectory(prefix="i2vgen-home-") as home:
+        os.environ["I2VGEN_HOME"] = home
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that ran as a user runs it."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The JSON object that the job's last line is."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+def run_job(*arguments: str | Path, timeout_s: float = 900, **environment: str) -> Ended:
+    """Runs `python jobs/...` in a process of its own, from the repository's root."""
+    command = [sys.executable, *map(str, arguments)]
+    ended = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The output folder of one small demo, and the JSON object it ended with."""
+
+    out: Path
+    result: dict[str, Any]
+    err: str
+
+    @property
+    def footage(self) -> Path:
+        return self.out / "footage"
+
+    @property
+    def dataset(self) -> Path:
+        return Path(self.result["dataset"])
+
+
+DEMO_ARGUMENTS = ("--world", "small", "--steps", "3", "--refine-steps", "2", "--premium-steps", "1")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """`make demo` with little footage and few steps: a real head, every job submitted to it."""
+    out = tmp_path_factory.mktemp("demo")
+    ended = run_job("jobs/demo.py", "--out", out, *DEMO_ARGUMENTS)
+    assert ended.code == 0, ended.err[-4000:]
+    return Demo(out, ended.result, ended.err)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from pipelines.config import RequestError
+from pipelines.lineage import catalog, trace, trace_text
+from pipelines.lineage import past as backward
+from pipelines.lineage.manifest import read_dataset
+from tests.pipelines.lineage import small_world as world
+from tests.pipelines.lineage.conftest import Past
+
+
+def everything(past: Past) -> catalog.Catalog:
+    return catalog.build([str(past.root)])
+
+
+def test_a_source_is_found_by_file_by_id_and_by_name(past: Past) -> None:
+    known = everything(past)
+    wanted = [world.source_id("beta film.mp4")]
+    moved = past.root / "renamed.bin"
+    shutil.copyfile(past.root / "footage" / "beta film.mp4", moved)
+    for name in (str(moved), wanted[0], "beta film.mp4", "/footage/beta film.mp4"):
+        assert trace.source_ids_of(known, name) == wanted
+
+
+def test_a_source_forward_to_every_checkpoint(past: Past) -> None:
+    found = trace.trace_source(everything(past), world.source_id("alpha.mp4"))
+    (dataset,) = found["datasets"]
+    assert [clip["verdict"] for clip in dataset["clips"]].count("kept") == 3
+    assert [clip["reason"] for clip in dataset["clips"]].count("too_still") == 1
+    (latents,) = found["latents"]
+    assert {clip["clip_id"] for clip in latents["clips"]} == {
+        clip.clip_id for clip in past.clips_of("alpha.mp4")
+    }
+    one, two, refine = found["checkpoints"]
+    first = past.clips_of("alpha.mp4")[0].clip_id
+    assert {clip["clip_id"]: clip["times"] for clip in one["clips"]}[first] == 2
+    # Step 20 saw what step 10 saw, and five times more.
+    assert {clip["clip_id"]: clip["times"] for clip in two["clips"]}[first] == 7
+    assert {clip["first_step"] for clip in two["clips"]} == {3}
+    assert refine["clips"] == [] and refine["through_base"] == [past.base[1]["uri"]]
+    assert [video["uri"] for video in found["videos"]] == [str(past.root / "video-x.mp4")]
+
+
+def test_the_last_clean_checkpoint_is_named(past: Past) -> None:
+    found = trace.trace_source(everything(past), world.source_id("beta film.mp4"))
+    clean = trace.last_clean_steps(found["checkpoints"], found["clean_checkpoints"])
+    assert clean == {str(past.root / "base-x"): 10, str(past.root / "refine-x"): None}
+
+
+def test_a_source_that_only_the_refinement_saw_leaves_the_base_clean(past: Past) -> None:
+    found = trace.trace_source(everything(past), world.source_id("gamma.mp4"))
+    assert [row["uri"] for row in found["checkpoints"]] == [past.refine["uri"]]
+    assert len(found["clean_checkpoints"]) == 2
+
+
+def test_a_clip_with_its_row_and_its_uses(past: Past) -> None:
+    clip = past.clips_of("beta film.mp4")[1]
+    found = trace.trace_clip(everything(past), clip.clip_id)
+    (dataset,) = found["datasets"]
+    assert dataset["row"]["caption"] == clip.caption
+    assert dataset["uris"] == ["/footage/beta film.mp4"]
+    assert [row["step"] for row in found["checkpoints"]] == [20, 10]
+
+
+def test_a_checkpoint_backward_to_files_and_licences(past: Past) -> None:
+    known = everything(past)
+    entry = backward.checkpoint_entry(known, str(past.root / "refine-x"))
+    found = backward.trace_checkpoint(known, entry)
+    refine, base = found["stages"]
+    assert refine["sources"][0]["uris"] == ["/footage/gamma.mp4"]
+    assert base["samples_seen"] == 3 * 2 + 5 + 3
+    assert base["history"] == [10, 20] and base["history_complete"]
+    alpha, beta = base["sources"]
+    assert (alpha["times"], alpha["clips"], alpha["first_step"]) == (11, 3, 3)
+    assert beta["spans_s"] == [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]
+    assert base["licenses"] == {"CC0-1.0": 2}
+
+
+def test_a_past_whose_dataset_is_gone_still_names_the_sources(past: Past) -> None:
+    shutil.rmtree(past.dataset["uri"])
+    known = everything(past)
+    found = backward.trace_checkpoint(known, backward.checkpoint_entry(known, past.base[1]["uri"]))
+    (base,) = found["stages"]
+    assert base["dataset_found"] is None
+    assert {row["source_id"] for row in base["sources"]} == {
+        world.source_id("alpha.mp4"),
+        world.source_id("beta film.mp4"),
+    }
+
+
+def test_a_past_with_a_missing_step_or_base_says_so(past: Past) -> None:
+    shutil.rmtree(past.base[0]["uri"])
+    known = everything(past)
+    (base,) = backward.trace_checkpoint(
+        known, backward.checkpoint_entry(known, past.base[1]["uri"])
+    )["stages"]
+    assert not base["history_complete"]
+    shutil.rmtree(past.root / "base-x")
+    known = everything(past)
+    found = backward.trace_checkpoint(known, backward.checkpoint_entry(known, past.refine["uri"]))
+    assert found["base_not_found"] == past.base[1]
+
+
+def test_a_copied_dataset_is_found_by_its_digest(past: Past) -> None:
+    shutil.move(past.dataset["uri"], past.root / "moved")
+    known = everything(past)
+    found = backward.trace_checkpoint(known, backward.checkpoint_entry(known, past.base[0]["uri"]))
+    assert found["stages"][0]["dataset_found"] == str(past.root / "moved")
+
+
+def test_a_video_names_its_checkpoints_prompt_and_seed(past: Past) -> None:
+    known = everything(past)
+    video = backward.video_entry(known, str(past.root / "video-x.mp4"))
+    found = backward.trace_video(known, video)
+    assert found["made_with"]["prompt"] == "a red circle" and found["made_with"]["seed"] == 7
+    assert found["checkpoints"]["base"]["found"] == past.base[1]["uri"]
+    assert len(found["past"]["refine"]["stages"]) == 2
+
+
+def test_a_dataset_and_what_was_made_from_it(past: Past) -> None:
+    found = backward.trace_dataset(everything(past), read_dataset(past.dataset["uri"]))
+    assert (found["kept"], found["dropped"], found["reasons"]) == (9, 3, {"too_still": 3})
+    assert len(found["latents"]) == 1 and len(found["checkpoints"]) == 3
+
+
+def test_what_nobody_knows_is_one_line(past: Past) -> None:
+    known = everything(past)
+    with pytest.raises(RequestError, match="not in any of the 1 datasets"):
+        trace.source_ids_of(known, "f" * 32)
+    with pytest.raises(RequestError, match="not in any"):
+        trace.trace_clip(known, "f" * 32)
+    with pytest.raises(RequestError, match="no dataset is known"):
+        trace.trace_clip(catalog.Catalog(()), "f" * 32)
+    with pytest.raises(RequestError, match="no checkpoint"):
+        backward.checkpoint_entry(known, str(past.root / "footage"))
+
+
+def test_neighbours_are_found_without_being_told(past: Past) -> None:
+    known = catalog.build((), None, near=[past.dataset["uri"]])
+    assert len(known.of("checkpoint")) == 3 and len(known.of("video")) == 1
+
+
+def test_damaged_naming_files_are_left_out(past: Past) -> None:
+    (past.root / "base-x" / "step-00000010" / "checkpoint.json").write_text("{")
+    assert len(everything(past).of("checkpoint")) == 2
+
+
+def test_answers_are_json_and_text_without_control_characters(past: Past) -> None:
+    known = everything(past)
+    source = trace.trace_source(known, world.source_id("alpha.mp4"))
+    clip = trace.trace_clip(known, past.clips_of("alpha.mp4")[0].clip_id)
+    checkpoint = backward.trace_checkpoint(
+        known, backward.checkpoint_entry(known, past.refine["uri"])
+    )
+    texts = {
+        trace_text.source_text(source): ("alpha.mp4", "too_still", "through its base"),
+        trace_text.clip_text(clip): ("clip_score", "first step"),
+        trace_text.checkpoint_text(checkpoint): ("14 of 6 clips", "CC0-1.0"),
+    }
+    for text, words in texts.items():
+        assert all(word in text for word in words), text
+    json.dumps([source, clip, checkpoint])
+    (row,) = trace_text.table(["name"], [["\x1b[31mred\n"]])[1:]
+    assert "\x1b" not in row and "\n" not in row

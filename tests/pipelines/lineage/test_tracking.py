@@ -1,0 +1,323 @@
+"""Against a real MLflow: on sqlite without a server, and through a server on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import ClusterConfig, RequestError, TrackingConfig
+from pipelines.lineage import catalog
+from pipelines.lineage.tracking import KINDS, Run, Tracker
+from pipelines.lineage.tracking_values import flatten
+from tests.conftest import REPOSITORY
+from tests.pipelines.lineage.conftest import Past
+
+DIGEST, OTHER = "ab" * 16, "cd" * 16
+SERVER_START_S = 90
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A sqlite store that three processes create at the same time, each with a run of its own."""
+    folder = tmp_path_factory.mktemp("state with spaces") / "not" / "there yet"
+    uri = f"sqlite:///{folder}/mlflow.db"
+    command = [sys.executable, "-m", "tests.pipelines.lineage.tracking_jobs", uri]
+    jobs = [
+        subprocess.Popen([*command, name], cwd=REPOSITORY, stdout=-1, stderr=-1, text=True)
+        for name in ("one", "two", "three")
+    ]
+    for job in jobs:
+        out, err = job.communicate(timeout=120)
+        assert job.returncode == 0, err
+        assert len(out.strip()) == 32
+        assert "INFO" not in err and "Traceback" not in err
+    return uri
+
+
+@pytest.fixture(scope="module")
+def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("server")
+    arguments = ["--backend-store-uri", database, "--artifacts-destination", str(folder)]
+    arguments += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *arguments],
+            env={**os.environ, **quiet},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_it_answers(uri, process, folder / "log")
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def wait_until_it_answers(uri: str, process: subprocess.Popen, log: Path) -> None:
+    from pipelines.lineage.tracking_uri import check_server
+
+    deadline_s = time.monotonic() + SERVER_START_S
+    while True:
+        try:
+            return check_server(uri)
+        except RequestError:
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline_s, log.read_text()[-2000:]
+            time.sleep(0.3)
+
+
+@pytest.fixture
+def project() -> str:
+    return f"project {uuid.uuid4().hex[:8]}"
+
+
+def record_a_past(uri: str, project: str) -> tuple[Tracker, Run, Run, str | None]:
+    """A base training and a refinement that starts from its checkpoint."""
+    tracker = Tracker.open(TrackingConfig(uri, project))
+    params = {"cluster": ClusterConfig(num_cpus=2), "prompt": "x" * 7000, "sizes": (64, 112)}
+    with tracker.run("train_base", "base", params, {"dataset.digest": DIGEST}) as base:
+        for step in range(1, 1201):
+            base.log_metrics({"loss": 1 / step, "lr/unet": 1e-4}, step)
+        base.log_input_dataset("dataset", "/data/set", DIGEST, "training")
+        base.log_input_dataset("dataset", "/data/set", DIGEST, "validation")
+        base.log_dict({"config": {"seed": 0}}, "config.json")
+        model_id = base.log_output_model(
+            "base: step.1200", "/data/checkpoints/step-1200", OTHER, 1200, {"width_px": 112}
+        )
+    with tracker.run("train_refine", "refine", {}, {}, parent_run_id=base.run_id) as refine:
+        refine.log_input_model(tracker.find_model(OTHER))
+        refine.log_input_model(model_id)
+    return tracker, base, refine, model_id
+
+
+@pytest.mark.parametrize("place", ["database", "server"])
+def test_a_past_is_recorded_whole(place: str, project: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue(place)
+    tracker, base, refine, model_id = record_a_past(uri, project)
+    assert tracker.uri == uri
+    assert model_id and tracker.find_model(OTHER) == model_id
+    assert tracker.find_model(DIGEST) is None
+
+    second, first = tracker.runs()
+    assert (first.run_id, first.kind, first.status) == (base.run_id, "train_base", "FINISHED")
+    assert first.params["cluster.num_cpus"] == "2" and first.params["sizes"] == "[64, 112]"
+    assert first.params["prompt"].startswith("sha256:")
+    assert [(edge.name, edge.uri, edge.digest, edge.context) for edge in first.inputs] == [
+        ("dataset", "/data/set", DIGEST, "training"),
+        ("dataset (validation)", "/data/set", DIGEST, "validation"),
+    ]
+    assert first.output_models == second.input_models == (model_id,)
+    assert second.tags["mlflow.parentRunId"] == base.run_id
+    assert "code.sha256" in first.tags
+
+    client = tracker._client
+    history = client.get_metric_history(base.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, 1201)]
+    files = {f.path for f in client.list_artifacts(base.run_id)}
+    assert files == {"config.json", "long_values.json"}
+    model = client.get_logged_model(model_id)
+    assert model.status == "READY" and model.params == {"width_px": "112"}
+    assert [m.model_id for m in client.get_run(refine.run_id).inputs.model_inputs] == [model_id]
+    (found,) = tracker.models()
+    assert (found.digest, found.uri) == (OTHER, "/data/checkpoints/step-1200")
+
+
+def test_sqlite_files_lie_beside_the_database(database: str, project: str) -> None:
+    tracker, base, _, _ = record_a_past(database, project)
+    location = tracker._client.get_run(base.run_id).info.artifact_uri
+    folder = Path(database.removeprefix("sqlite:///")).parent
+    assert location.startswith(folder.as_uri() + "/")
+    assert (folder / "mlflow-artifacts").is_dir()
+
+
+def test_the_same_checkpoint_twice_is_one_model(database: str, project: str) -> None:
+    tracker, base, _, model_id = record_a_past(database, project)
+    with tracker.resume(base.run_id) as again:
+        assert again.log_output_model("other", "/copy", OTHER, 1200, {}) == model_id
+    with tracker.run("train_base", "the same again", {}, {}) as other:
+        assert other.log_output_model("base", "/copy", OTHER, 1200, {}) == model_id
+    assert len(tracker.models()) == 1
+    newest, _, oldest = tracker.runs()
+    assert newest.output_models == oldest.output_models == (model_id,)
+
+
+def test_a_worker_s_records_join_the_run_and_do_not_end_it(database: str, project: str) -> None:
+    tracker = Tracker.open(TrackingConfig(database, project))
+    with tracker.run("train_base", "base", {}, {}) as run:
+        with Tracker.open(TrackingConfig(database, project)).resume(run.run_id) as worker:
+            worker.log_metrics({"loss": 0.5}, 1)
+        assert tracker.runs()[0].status == "RUNNING"
+        assert len(tracker._client.get_metric_history(run.run_id, "loss")) == 1
+    assert tracker.runs()[0].status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_failed_job_is_a_failed_run(
+    database: str, project: str, raised: type[BaseException], status: str
+) -> None:
+    tracker = Tracker.open(TrackingConfig(database, project))
+    with pytest.raises(raised), tracker.run("encode", "x", {}, {}) as run:
+        run.log_metrics({"clips": 1}, 1)
+        raise raised
+    assert tracker.runs()[0].status == status
+    assert tracker._client.get_metric_history(run.run_id, "clips")
+
+
+def test_files_are_copied_beside_the_run(database: str, project: str, tmp_path: Path) -> None:
+    tracker = Tracker.open(TrackingConfig(database, project))
+    (tmp_path / "sample.gif").write_bytes(b"GIF89a")
+    with tracker.run("generate", "x", {}, {"long": "y" * 9000}) as run:
+        run.log_artifact(tmp_path / "sample.gif", "samples")
+        run.log_artifact(tmp_path / "missing.gif")
+    client = tracker._client
+    assert [f.path for f in client.list_artifacts(run.run_id, "samples")] == ["samples/sample.gif"]
+    assert "long_tags.json" in {f.path for f in client.list_artifacts(run.run_id)}
+    assert tracker.runs()[0].status == "FINISHED"
+
+
+def test_many_and_strange_params_arrive(database: str, project: str) -> None:
+    params = {"a": {str(i): i for i in range(250)}, "ключ=1": float("nan"), "none": None}
+    tracker = Tracker.open(TrackingConfig(database, project))
+    with tracker.run("encode", "x", params, {}):
+        pass
+    found = tracker.runs()[0].params
+    assert len(found) == 252 and found["a.249"] == "249" and found["ключ_1"] == "NaN"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flattening_keeps_every_leaf(kind: str) -> None:
+    nested = {"a": {"b": [1, 2], "c": {"d": kind}}, "e": True}
+    assert flatten(nested) == {"a.b": "[1, 2]", "a.c.d": kind, "e": "true"}
+
+
+def test_the_hint_opens_the_run_in_the_right_view(server: str, project: str) -> None:
+    tracker = Tracker.open(TrackingConfig(server, project))
+    with tracker.run("curate", "x", {}, {}) as run:
+        page = f"/#/experiments/{tracker.experiment_id}/runs/{run.run_id}"
+        assert run.ui_hint == page + "?workflowType=machine_learning"
+
+
+def test_tracking_can_be_off() -> None:
+    tracker = Tracker.open(TrackingConfig("http://127.0.0.1:1", enabled=False))
+    with tracker.run("curate", "x", {"a": 1}, {"b": "c"}) as run:
+        run.log_metrics({"loss": 1.0}, 1)
+        run.log_input_dataset("dataset", "/d", DIGEST, "output")
+        run.log_input_model(run.log_output_model("m", "/m", OTHER, 1, {}))
+        run.log_artifact("/nowhere")
+        run.log_dict({}, "x.json")
+    assert (run.run_id, run.ui_hint, tracker.find_model(OTHER)) == ("", "", None)
+    assert tracker.runs() == [] and tracker.models() == []
+    assert not tracker.enabled
+
+
+def test_reading_makes_no_database(tmp_path: Path) -> None:
+    tracker = Tracker.open_existing(TrackingConfig(f"sqlite:///{tmp_path}/none.db"))
+    assert tracker.runs() == [] and list(tmp_path.iterdir()) == []
+
+
+# --- when it goes wrong ------------------------------------------------------------------------
+
+
+def test_a_deleted_experiment_is_refused(database: str, project: str) -> None:
+    tracker = Tracker.open(TrackingConfig(database, project))
+    tracker._client.delete_experiment(tracker.experiment_id)
+    with pytest.raises(RequestError, match="deleted"):
+        Tracker.open(TrackingConfig(database, project))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database at all, but long enough" * 100)
+    with pytest.raises(RequestError, match="not a database"):
+        Tracker.open(TrackingConfig(f"sqlite:///{tmp_path}/mlflow.db"))
+
+
+class Refuser(http.server.BaseHTTPRequestHandler):
+    """Healthy, and forbids its API: what MLflow does to a host name it was not told of."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path in ("/health", "/version") else 403)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def answering(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    answerer = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=answerer.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{answerer.server_port}"
+    finally:
+        answerer.shutdown()
+        answerer.server_close()
+
+
+def test_a_server_that_forbids_its_api_is_refused() -> None:
+    with answering(Refuser) as uri, pytest.raises(RequestError, match="403"):
+        Tracker.open(TrackingConfig(uri))
+
+
+def test_a_store_that_fails_for_a_while_loses_nothing(
+    database: str, project: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk of the store is "full" in the middle of a run: the job neither dies nor forgets."""
+    tracker = Tracker.open(TrackingConfig(database, project))
+    path = Path(database.removeprefix("sqlite:///"))
+    away = path.with_name("elsewhere")
+    with caplog.at_level(logging.WARNING), tracker.run("train_base", "x", {}, {}) as run:
+        run.log_metrics({"loss": 1.0}, 1)
+        run.flush()
+        tracker._client._tracking_client.store.engine.dispose()
+        path.rename(away)
+        path.mkdir()
+        try:
+            run.log_metrics({"loss": 0.5}, 2)
+            run.flush()
+            assert run.log_output_model("m", "/m", OTHER, 2, {}) is None
+        finally:
+            path.rmdir()
+            away.rename(path)
+        run.log_metrics({"loss": 0.25}, 3)
+    assert len([r for r in caplog.records if "the job goes on" in r.getMessage()]) == 1
+    history = tracker._client.get_metric_history(run.run_id, "loss")
+    assert [m.value for m in history] == [1.0, 0.5, 0.25]
+    assert tracker.find_model(OTHER) and tracker.runs()[0].status == "FINISHED"
+
+
+# --- found again through the tracker -----------------------------------------------------------
+
+
+def test_traces_find_outputs_through_the_tracked_runs(
+    database: str, project: str, past: Past
+) -> None:
+    tracker = Tracker.open(TrackingConfig(database, project))
+    two = past.base[1]
+    with tracker.run("train_base", "base", {}, {"dataset.uri": past.dataset["uri"]}) as run:
+        run.log_output_model("base", two["uri"], two["digest"], 20, {})
+    known = catalog.build((), tracker)
+    assert [entry.uri for entry in known.of("dataset")] == [past.dataset["uri"]]
+    # The earlier step was never recorded, and is needed to count what the later one saw.
+    assert [entry.step for entry in known.of("checkpoint")] == [10, 20]

@@ -1,0 +1,48 @@
+"""Joining Ray: what cannot be reached is said in one line, at once."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.cluster import address_of, check_reachable
+from pipelines.config import ClusterConfig, RequestError
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on loopback at which nothing listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        yield s.getsockname()[1]
+
+
+def test_an_address_where_nothing_answers_is_refused_quickly(closed_port: int) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(RequestError, match="nothing answers there") as caught:
+        check_reachable(f"127.0.0.1:{closed_port}")
+    assert time.monotonic() - started_s < 6
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", "host:port", "ray://host"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(RequestError, match="expected HOST:PORT"):
+        check_reachable(address)
+
+
+def test_the_job_server_s_address_is_told_apart_from_the_cluster_s() -> None:
+    with pytest.raises(RequestError, match="ray job submit"):
+        address_of(ClusterConfig(address="http://127.0.0.1:8265"))
+
+
+def test_the_setting_is_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
+    assert address_of(ClusterConfig()) == "10.0.0.1:1"
+    assert address_of(ClusterConfig(address="10.0.0.2:2")) == "10.0.0.2:2"
+    assert address_of(ClusterConfig(address="local")) is None
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert address_of(ClusterConfig()) is None

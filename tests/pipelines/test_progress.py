@@ -1,0 +1,33 @@
+"""The progress line: complete sentences in a log, and time in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines import progress
+from pipelines.progress import Progress, in_words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min")],
+)
+def test_time_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+def test_a_log_gets_whole_lines_with_the_figures(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
+    with Progress(3, "files", "watching") as bar:
+        bar.advance(clips_kept=2)
+        bar.advance(2, clips_kept=5)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("watching: 1/3 files, 0 s, 0 s left") and "clips kept 2" in first
+    assert last == "watching: 3/3 files, 0 s, clips kept 5"
+
+
+def test_nothing_to_do_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    Progress(0, "files", "watching").close()
+    assert capsys.readouterr().err == "watching: 0/0 files, 0 s\n"
