@@ -1,0 +1,173 @@
+"""Attention over space, over time and over the context: the transformer parts of the video UNet.
+
+Legend for the shapes in names, used throughout `model/`:
+
+    B videos   F frames   N = B*F frames of all videos   C channels   H, W height and width
+    S = H*W places in a frame   L context tokens   D context width   P = H*W (second axis of a 2D
+    convolution over time)
+
+Parameter names and shapes equal those of diffusers' `Transformer2DModel` and
+`TransformerTemporalModel` (with linear projections), so that weights travel both ways.
+Two things are cheaper here for the same numbers: context keys and values are computed once per
+video instead of once per frame, and nothing is divided by an output scale of one.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Fused CUDA kernels launch one grid row per sequence and fail from 65,536 on (pytorch#142228).
+MAX_SEQUENCES_PER_CALL = 65_535
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries `x` over `context`, or over `x` itself without one."""
+
+    def __init__(
+        self, channels: int, heads: int, head_dim: int, context_channels: int | None = None
+    ):
+        super().__init__()
+        inner = heads * head_dim
+        source = channels if context_channels is None else context_channels
+        self.heads = heads
+        self.to_q = nn.Linear(channels, inner, bias=False)
+        self.to_k = nn.Linear(source, inner, bias=False)
+        self.to_v = nn.Linear(source, inner, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(inner, channels)])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (batch, queries, channels), context (batch, tokens, context_channels) -> like x."""
+        source = x if context is None else context
+        q, k, v = (
+            projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # batch, heads, tokens, dim
+            for projected in (self.to_q(x), self.to_k(source), self.to_v(source))
+        )
+        return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention on (batch, heads, tokens, dim), chunked where kernels would overflow."""
+    if q.shape[0] <= MAX_SEQUENCES_PER_CALL:
+        return F.scaled_dot_product_attention(q, k, v)
+    parts = zip(*(t.split(MAX_SEQUENCES_PER_CALL) for t in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+
+
+class GatedGELU(nn.Module):
+    """Linear to twice the width; one half gates the other (GEGLU, Shazeer 2020)."""
+
+    def __init__(self, channels: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class PlainGELU(nn.Module):
+    """Linear, then GELU."""
+
+    def __init__(self, channels: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a (gated) GELU between; index 1 is where diffusers has a dropout."""
+
+    def __init__(self, channels: int, inner: int | None = None, gated: bool = True):
+        super().__init__()
+        inner = 4 * channels if inner is None else inner
+        widen = GatedGELU(channels, inner) if gated else PlainGELU(channels, inner)
+        self.net = nn.Sequential(widen, nn.Identity(), nn.Linear(inner, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, a second attention (over the context, or again over itself), feed-forward."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, context_channels: int | None):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, heads, head_dim)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, heads, head_dim, context_channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: Tensor, context_BLD: Tensor | None = None) -> Tensor:
+        """x (sequences, tokens, channels); with a context, sequences must be a multiple of B."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self._second_attention(self.norm2(x), context_BLD)
+        return x + self.ff(self.norm3(x))
+
+    def _second_attention(self, x: Tensor, context_BLD: Tensor | None) -> Tensor:
+        if context_BLD is None:
+            return self.attn2(x)
+        # Queries do not see each other here: all frames of a video share one set of keys.
+        per_video = x.reshape(context_BLD.shape[0], -1, x.shape[-1])  # B, F*S, C
+        return self.attn2(per_video, context_BLD).reshape(x.shape)
+
+
+class _Transformer(nn.Module):
+    """What the spatial and the temporal transformer share: their parameters."""
+
+    def __init__(
+        self, channels: int, heads: int, head_dim: int, groups: int, context_channels: int | None
+    ):
+        super().__init__()
+        inner = heads * head_dim
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, inner)
+        self.transformer_blocks = nn.ModuleList(
+            [TransformerBlock(inner, heads, head_dim, context_channels)]
+        )
+        self.proj_out = nn.Linear(inner, channels)
+
+
+class SpatialTransformer(_Transformer):
+    """Every place of a frame attends to its frame, then to the context of its video."""
+
+    def forward(self, x_NCHW: Tensor, context_BLD: Tensor) -> Tensor:
+        height = x_NCHW.shape[2]
+        tokens_NSC = self.norm(x_NCHW).permute(0, 2, 3, 1).flatten(1, 2)
+        tokens_NSC = self.proj_in(tokens_NSC)
+        for block in self.transformer_blocks:
+            tokens_NSC = block(tokens_NSC, context_BLD)
+        tokens_NSC = self.proj_out(tokens_NSC)
+        return x_NCHW + tokens_NSC.unflatten(1, (height, -1)).permute(0, 3, 1, 2)
+
+
+class TemporalTransformer(_Transformer):
+    """Every place attends to itself in the other frames of its video; no notion of order here."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, groups: int):
+        super().__init__(channels, heads, head_dim, groups, context_channels=None)
+
+    def forward(self, x_NCHW: Tensor, num_frames: int) -> Tensor:
+        num_videos = x_NCHW.shape[0] // num_frames
+        normed_BCFP = self.norm(frames_to_time(x_NCHW, num_frames))
+        tokens = normed_BCFP.permute(0, 3, 2, 1).flatten(0, 1)  # B*S, F, C
+        tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        tokens = self.proj_out(tokens)
+        delta_BCFP = tokens.unflatten(0, (num_videos, -1)).permute(0, 3, 2, 1)
+        return x_NCHW + time_to_frames(delta_BCFP, x_NCHW.shape[2])
+
+
+def frames_to_time(x_NCHW: Tensor, num_frames: int) -> Tensor:
+    """(B*F, C, H, W) -> (B, C, F, H*W): frames become the first spatial axis. Free (a view) when
+    the memory is channels-last, since both are then (B, F, H, W, C) underneath."""
+    return x_NCHW.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(3)
+
+
+def time_to_frames(x_BCFP: Tensor, height: int) -> Tensor:
+    """(B, C, F, H*W) -> (B*F, C, H, W), the inverse of `frames_to_time`."""
+    return x_BCFP.transpose(1, 2).flatten(0, 1).unflatten(2, (height, -1))

@@ -1,0 +1,233 @@
+"""What the UNet is told: the hierarchical encoders, and how conditions are built and dropped.
+
+From one image come three conditions (I2VGen-XL, section 3.2): global semantics (the CLIP vector,
+turned into a few context tokens), content (a learnable encoder of the VAE latent, context tokens of
+their own), and detail (the latent itself, projected and concatenated to the input). With them go
+the text tokens and the frame rate. Each is droppable for itself, for classifier-free guidance.
+
+Shapes in names: see the legend in `model/attention.py`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import Attention, FeedForward
+
+# ---------------------------------------------------------------- encoders inside the UNet
+
+
+class GlobalSemantics(nn.Sequential):
+    """The CLIP image vector as `num_tokens` context tokens."""
+
+    def __init__(self, context_channels: int, hidden: int, num_tokens: int):
+        super().__init__(
+            nn.Linear(context_channels, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, num_tokens * context_channels),
+        )
+        self.num_tokens = num_tokens
+
+    def forward(self, image_embeddings: Tensor) -> Tensor:
+        """(B, D) or (B, 1, D) -> (B, num_tokens, D)."""
+        return super().forward(image_embeddings.flatten(1)).unflatten(1, (self.num_tokens, -1))
+
+
+class ContentEncoder(nn.Sequential):
+    """The first-frame latent as 8x8 context tokens, whatever its size."""
+
+    def __init__(self, latent_channels: int, context_channels: int):
+        super().__init__(
+            nn.Conv2d(4, latent_channels * 8, 3, padding=1),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d((32, 32)),
+            nn.Conv2d(latent_channels * 8, latent_channels * 16, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(latent_channels * 16, context_channels, 3, stride=2, padding=1),
+        )
+
+    def forward(self, first_BCHW: Tensor) -> Tensor:
+        return super().forward(first_BCHW).flatten(2).transpose(1, 2)  # B, 64, D
+
+
+class DetailProjection(nn.Sequential):
+    """Each frame of the image latents, projected by three 3x3 convolutions."""
+
+    def __init__(self, latent_channels: int):
+        wide = latent_channels * 4
+        super().__init__(
+            nn.Conv2d(4, wide, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(wide, wide, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(wide, latent_channels, 3, padding=1),
+        )
+
+
+class DetailTemporalEncoder(nn.Module):
+    """One small transformer over frames: carries the first frame's detail to the others."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, heads=2, head_dim=channels)
+        self.ff = FeedForward(channels, inner=4 * channels, gated=False)
+
+    def forward(self, x_BCFHW: Tensor) -> Tensor:
+        batch, _, _, height, width = x_BCFHW.shape
+        x = x_BCFHW.permute(0, 3, 4, 2, 1).flatten(0, 2)  # B*H*W, F, C
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.ff(x)
+        return x.unflatten(0, (batch, height, width)).permute(0, 4, 3, 1, 2)
+
+
+# ---------------------------------------------------------------- building conditions
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that a batch of B videos is generated from.
+
+    text_BLD: text tokens; the long prompt for the base stage, the short one for refinement.
+    fps_B: frames per second; refinement ignores it.
+    image_embedding_BD: the CLIP vector of the image; None in refinement.
+    detail_BCHW: the VAE latent of the image (scaled); None in refinement.
+    """
+
+    text_BLD: Tensor
+    fps_B: Tensor | None = None
+    image_embedding_BD: Tensor | None = None
+    detail_BCHW: Tensor | None = None
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Conditions":
+        """Move every tensor; `dtype` applies to all but the frame rate, which stays exact."""
+        moved: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            keep = field.name == "fps_B" or value is None
+            moved[field.name] = (
+                value if value is None else value.to(device, None if keep else dtype)
+            )
+        return Conditions(**moved)
+
+
+def image_latents_BCFHW(detail_BCHW: Tensor, num_frames: int) -> Tensor:
+    """The first-frame latent, followed by constant planes that say how far along a frame is:
+    1/(F-1), 2/(F-1), ... 1. They are the only absolute position the network is given.
+    """
+    places = torch.arange(1, num_frames, device=detail_BCHW.device, dtype=torch.float64) / max(
+        num_frames - 1, 1
+    )
+    planes = places.to(detail_BCHW.dtype)[None, None, :, None, None].expand(
+        *detail_BCHW.shape[:2], -1, *detail_BCHW.shape[2:]
+    )
+    return torch.cat([detail_BCHW[:, :, None], planes], dim=2)
+
+
+def unet_arguments(conditions: Conditions, num_frames: int) -> dict[str, Tensor | None]:
+    """The keyword arguments of `VideoUNet.forward` beside sample and timestep."""
+    detail = conditions.detail_BCHW
+    embedding = conditions.image_embedding_BD
+    return {
+        "fps": conditions.fps_B,
+        "image_latents": None if detail is None else image_latents_BCFHW(detail, num_frames),
+        "image_embeddings": None if embedding is None else embedding[:, None],
+        "encoder_hidden_states": conditions.text_BLD,
+    }
+
+
+def concatenate(first: Conditions, second: Conditions) -> Conditions:
+    """One batch out of two; a condition must be present in both or in neither."""
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(Conditions):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if (a is None) != (b is None):
+            raise ValueError(f"conditions differ: {field.name} is missing on one side only")
+        joined[field.name] = None if a is None else torch.cat([a, b])
+    return Conditions(**joined)
+
+
+# ---------------------------------------------------------------- dropping conditions
+
+
+@dataclass(frozen=True)
+class DropMasks:
+    """Which samples lose which condition; boolean, one value per video, True drops."""
+
+    text_B: Tensor
+    image_embedding_B: Tensor
+    detail_B: Tensor
+
+
+@dataclass(frozen=True)
+class DropRates:
+    """How often training drops each condition for itself, and all of them together."""
+
+    text: float = 0.1
+    image_embedding: float = 0.1
+    detail: float = 0.1
+    everything: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not 0.0 <= getattr(self, field.name) <= 1.0:
+                raise ValueError(f"drop rate {field.name} must lie in 0..1")
+
+
+def draw_drop_masks(
+    batch: int, rates: DropRates, generator: torch.Generator | None = None
+) -> DropMasks:
+    """Draw independently per sample and condition (on the CPU, so seeds mean the same anywhere)."""
+    text, embedding, detail, everything = torch.rand(4, batch, generator=generator)
+    all_B = everything < rates.everything
+    return DropMasks(
+        (text < rates.text) | all_B,
+        (embedding < rates.image_embedding) | all_B,
+        (detail < rates.detail) | all_B,
+    )
+
+
+def drop_conditions(conditions: Conditions, masks: DropMasks, empty_text_LD: Tensor) -> Conditions:
+    """Replace text by the tokens of the empty text, image vector and detail by zeros, per sample.
+
+    `empty_text_LD` must have as many tokens as the text. The position planes are no condition and
+    stay. The frame rate is never dropped.
+    """
+    embedding, detail = conditions.image_embedding_BD, conditions.detail_BCHW
+    return Conditions(
+        _replaced_text(masks.text_B, empty_text_LD, conditions.text_BLD),
+        conditions.fps_B,
+        None if embedding is None else _zeroed(masks.image_embedding_B, embedding),
+        None if detail is None else _zeroed(masks.detail_B, detail),
+    )
+
+
+def unconditional(conditions: Conditions, empty_text_LD: Tensor) -> Conditions:
+    """The other side of classifier-free guidance at inference: no text and no image vector, but
+    the detail kept on both sides (as VGen and diffusers do), so guidance does not push away from
+    the image itself.
+    """
+    batch = conditions.text_BLD.shape[0]
+    everyone, nobody = torch.ones(batch, dtype=torch.bool), torch.zeros(batch, dtype=torch.bool)
+    return drop_conditions(conditions, DropMasks(everyone, everyone, nobody), empty_text_LD)
+
+
+def _zeroed(mask_B: Tensor, value: Tensor) -> Tensor:
+    return value.masked_fill(_per_sample(mask_B, value), 0.0)
+
+
+def _replaced_text(mask_B: Tensor, empty_LD: Tensor, text_BLD: Tensor) -> Tensor:
+    if empty_LD.shape != text_BLD.shape[1:]:
+        raise ValueError(
+            f"the empty text has shape {tuple(empty_LD.shape)}, a text has "
+            f"{tuple(text_BLD.shape[1:])}: encode both with the same tokenizer"
+        )
+    return torch.where(_per_sample(mask_B, text_BLD), empty_LD.to(text_BLD), text_BLD)
+
+
+def _per_sample(mask_B: Tensor, like: Tensor) -> Tensor:
+    """The mask, shaped to broadcast over everything but the batch."""
+    return mask_B.to(like.device).reshape(-1, *[1] * (like.ndim - 1))

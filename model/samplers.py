@@ -1,0 +1,198 @@
+"""Sampling: from noise (or a noised video) to clean latents, under classifier-free guidance.
+
+Both samplers run on diffusers' `DPMSolverMultistepScheduler`, set to our own schedule in double
+precision. Of first order and without noise its update *is* DDIM with eta 0; we use it rather than
+`DDIMScheduler`, which takes the previous timestep to be t - 1000 // steps and so drifts whenever
+the steps do not divide 1000, or sampling does not start at 999.
+
+Randomness is drawn per video from its own seed, on the CPU: a video does not depend on what else is
+in its batch, nor on the device. Shapes in names: see the legend in `model/attention.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.conditioning import Conditions, concatenate, unet_arguments
+from model.diffusion import DiffusionConfig, q_sample, signal_scales
+from model.unet import VideoUNet
+
+# The solver works in log-SNR, where zero SNR is infinite: pure noise gets this much signal instead.
+_LEAST_SQUARED_SIGNAL = 1e-12
+
+_SOLVERS: dict[str, dict[str, Any]] = {
+    "ddim": {"algorithm_type": "dpmsolver++", "solver_order": 1},
+    "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
+}
+
+StepCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StageSampling:
+    """How one stage is sampled.
+
+    sampler: "ddim" (eta 0) or "dpmpp_2m_sde".
+    num_steps: network evaluations (each of a doubled batch when guided).
+    guidance: classifier-free guidance scale; 1 switches guidance off.
+    guidance_rescale: share of the guided prediction that is brought back to the spread of the
+        conditional one (Lin et al. 2023), against over-exposure.
+    """
+
+    sampler: str
+    num_steps: int
+    guidance: float
+    guidance_rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in _SOLVERS:
+            raise ValueError(f"unknown sampler {self.sampler!r}; known: {', '.join(_SOLVERS)}")
+        if self.num_steps < 1:
+            raise ValueError("num_steps must be at least 1")
+        if not 0.0 <= self.guidance_rescale <= 1.0:
+            raise ValueError("guidance_rescale must lie in 0..1")
+
+
+# ---------------------------------------------------------------- randomness
+
+
+def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per video."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def draw_per_video(shape_CFHW: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Unit noise (B, C, F, H, W), float32 on the CPU; each video from its own generator."""
+    return torch.stack([torch.randn(tuple(shape_CFHW), generator=g) for g in generators])
+
+
+# ---------------------------------------------------------------- schedule
+
+
+def trailing_timesteps(first: int, num_steps: int) -> list[int]:
+    """`num_steps` timesteps spaced evenly down from `first`, which is the first one (Lin et al.
+    2023 call it trailing); the step after the last one arrives at the clean latent.
+
+    Raises ValueError when there are fewer timesteps than steps.
+    """
+    if not 1 <= num_steps <= first + 1:
+        raise ValueError(f"num_steps must lie in 1..{first + 1} when starting at {first}")
+    spacing = (first + 1) / num_steps
+    return [round(first + 1 - k * spacing) - 1 for k in range(num_steps)]
+
+
+def build_scheduler(config: DiffusionConfig, sampler: str, timesteps: Sequence[int]) -> Any:
+    """A `DPMSolverMultistepScheduler` on our schedule, about to run through `timesteps`."""
+    if sampler not in _SOLVERS:
+        raise ValueError(f"unknown sampler {sampler!r}; known: {', '.join(_SOLVERS)}")
+    from diffusers import DPMSolverMultistepScheduler  # slow to import; training never needs it
+
+    scheduler: Any = DPMSolverMultistepScheduler(
+        num_train_timesteps=config.num_timesteps,
+        prediction_type="v_prediction",
+        final_sigmas_type="zero",
+        **_SOLVERS[sampler],
+    )
+    squared = signal_scales(config).square().clamp(min=_LEAST_SQUARED_SIGNAL)
+    # The constructor only knows betas in single precision, which lose the clean end.
+    scheduler.alphas_cumprod = squared
+    scheduler.set_timesteps(timesteps=list(timesteps))
+    return scheduler
+
+
+# ---------------------------------------------------------------- guidance
+
+
+def guided_prediction(
+    unet: VideoUNet,
+    latents_BCFHW: Tensor,
+    timestep: int,
+    conditions: Conditions,
+    unconditional: Conditions | None,
+    sampling: StageSampling,
+) -> Tensor:
+    """The network's v, guided away from `unconditional`; both sides go through in one batch."""
+    num_frames = latents_BCFHW.shape[2]
+    if unconditional is None or sampling.guidance == 1.0:
+        return unet(latents_BCFHW, timestep, **unet_arguments(conditions, num_frames))
+    both = unet_arguments(concatenate(unconditional, conditions), num_frames)
+    without, with_ = unet(torch.cat([latents_BCFHW] * 2), timestep, **both).chunk(2)
+    guided = without + sampling.guidance * (with_ - without)
+    return rescale_guidance(guided, with_, sampling.guidance_rescale)
+
+
+def rescale_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Bring `share` of the guided prediction back to the conditional one's standard deviation,
+    taken over each video (Lin et al. 2023, section 3.4)."""
+    if share == 0.0:
+        return guided
+    dims = tuple(range(1, guided.ndim))
+    ratio = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True).clamp(min=1e-12)
+    return guided * (share * ratio + (1 - share))
+
+
+# ---------------------------------------------------------------- sampling
+
+
+@torch.no_grad()
+def sample(
+    unet: VideoUNet,
+    config: DiffusionConfig,
+    sampling: StageSampling,
+    noisy_BCFHW: Tensor,
+    first_timestep: int,
+    conditions: Conditions,
+    unconditional: Conditions | None,
+    generators: Sequence[torch.Generator],
+    on_step: StepCallback | None = None,
+) -> Tensor:
+    """Denoise latents that sit at `first_timestep` down to clean ones.
+
+    noisy_BCFHW: on the network's device; see `start_from_noise` and `noise_to`.
+    unconditional: the other side of guidance, or None for none.
+    generators: one per video, for the sampler's own noise; DDIM draws none.
+    on_step: called with (steps done, steps in all) after every step.
+
+    The state is kept in float32 whatever the network's precision. Returns (B, C, F, H, W) float32.
+    """
+    timesteps = trailing_timesteps(first_timestep, sampling.num_steps)
+    scheduler = build_scheduler(config, sampling.sampler, timesteps)
+    dtype = unet.conv_in.weight.dtype
+    latents = noisy_BCFHW.float()
+    for done, timestep in enumerate(timesteps, start=1):
+        v = guided_prediction(
+            unet, latents.to(dtype), timestep, conditions, unconditional, sampling
+        )
+        noise = None
+        if sampling.sampler == "dpmpp_2m_sde":
+            noise = draw_per_video(latents.shape[1:], generators).to(latents)
+        latents = scheduler.step(
+            v.float(), timestep, latents, variance_noise=noise, return_dict=False
+        )[0]
+        if on_step is not None:
+            on_step(done, len(timesteps))
+    return latents
+
+
+def start_from_noise(
+    shape_CFHW: Sequence[int], generators: Sequence[torch.Generator], device: torch.device | str
+) -> Tensor:
+    """Where the base stage starts: pure noise, which a zero terminal SNR makes exact."""
+    return draw_per_video(shape_CFHW, generators).to(device)
+
+
+def noise_to(
+    latents_BCFHW: Tensor,
+    config: DiffusionConfig,
+    timestep: int,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """Where refinement starts (SDEdit, Meng et al. 2022): a video noised to `timestep`."""
+    noise = draw_per_video(latents_BCFHW.shape[1:], generators).to(latents_BCFHW)
+    timesteps_B = torch.full((latents_BCFHW.shape[0],), timestep)
+    return q_sample(config, latents_BCFHW, noise, timesteps_B)

@@ -1,0 +1,79 @@
+"""The configuration of the video UNet, in diffusers' field names; the defaults are the paper's."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Whether the blocks of a kind attend; only these names are known to diffusers' two classes.
+DOWN_ATTENDS = {"CrossAttnDownBlock3D": True, "DownBlock3D": False}
+UP_ATTENDS = {"CrossAttnUpBlock3D": True, "UpBlock3D": False}
+_DIFFUSERS_VERSION = "0.42.1"  # whose class layout `config.json` follows
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Field names are diffusers'; the defaults are the paper's network (1,420,469,224 parameters).
+
+    image_conditioning: False builds the refinement network.
+    temporal_dropout: in the temporal convolutions while training (diffusers fixes it at 0.1).
+    sample_size and num_attention_heads are carried for diffusers' sake and change nothing.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",)
+    up_block_types: tuple[str, ...] = ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    cross_attention_dim: int = 1024
+    attention_head_dim: int = 64
+    num_attention_heads: int | None = None
+    sample_size: int | None = None
+    image_conditioning: bool = True
+    temporal_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_out_channels)
+        if not levels == len(self.down_block_types) == len(self.up_block_types):
+            raise ValueError(
+                "down_block_types, up_block_types, block_out_channels differ in length"
+            )
+        for kinds, known in (
+            (self.down_block_types, DOWN_ATTENDS),
+            (self.up_block_types, UP_ATTENDS),
+        ):
+            unknown = set(kinds) - set(known)
+            if unknown:
+                raise ValueError(f"unknown block type {sorted(unknown)[0]}; known: {sorted(known)}")
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups or channels % self.attention_head_dim:
+                raise ValueError(
+                    f"block_out_channels {channels} must be a multiple of norm_num_groups "
+                    f"{self.norm_num_groups} and of attention_head_dim {self.attention_head_dim}"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a diffusers `config.json`, naming the diffusers class that can load the weights."""
+        name = "I2VGenXLUNet" if self.image_conditioning else "UNet3DConditionModel"
+        return {
+            "_class_name": name,
+            "_diffusers_version": _DIFFUSERS_VERSION,
+            **dataclasses.asdict(self),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "UNetConfig":
+        """Read a `config.json` of ours or of diffusers; raises ValueError on an unusable one.
+
+        Without `image_conditioning` (files of diffusers) the class name decides.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if key in names
+        }
+        known.setdefault("image_conditioning", values.get("_class_name") != "UNet3DConditionModel")
+        return cls(**known)

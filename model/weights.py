@@ -1,0 +1,174 @@
+"""Reading and writing weights, and starting one network from another. The only file I/O in model/.
+
+Saving is safetensors only. Reading other people's files also accepts pickles, but with
+`weights_only`, which refuses anything but tensors and plain containers.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model.vgen_names import diffusers_tensors_from_vgen
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+_INDEX_FILE = WEIGHTS_FILE + ".index.json"
+_PICKLE_FILE = "diffusion_pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What became of each tensor of a network that was started from another.
+
+    copied: taken over as it was. adapted: taken over with input channels added or cut.
+    fresh: not in the source, left as initialised. unused: in the source only.
+    """
+
+    copied: tuple[str, ...]
+    adapted: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- directories and files
+
+
+def write_unet_directory(
+    directory: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write `config.json` and the safetensors file; each appears whole or not at all."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    part = directory / (WEIGHTS_FILE + ".part")
+    save_file(plain, part, metadata={"format": "pt"})
+    os.replace(part, directory / WEIGHTS_FILE)
+    part = directory / (CONFIG_FILE + ".part")
+    part.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(part, directory / CONFIG_FILE)
+
+
+def read_unet_directory(directory: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and tensors of a directory in diffusers' layout (one file, shards, or a pickle).
+
+    Raises FileNotFoundError naming what is missing.
+    """
+    directory = Path(directory)
+    config_file = directory / CONFIG_FILE
+    if not config_file.is_file():
+        raise FileNotFoundError(f"no {CONFIG_FILE} in {directory}: not a UNet directory")
+    return json.loads(config_file.read_text()), _read_weights(directory)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a diffusers directory, a .safetensors file, or a pickle (.pth, .pt, .bin, .ckpt).
+
+    VGen's names (`input_blocks.0.0.weight`) are turned into diffusers'.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_weights(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    tensors = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    is_vgen = any(name.startswith("input_blocks.") for name in tensors)
+    return diffusers_tensors_from_vgen(tensors) if is_vgen else tensors
+
+
+def _read_weights(directory: Path) -> dict[str, Tensor]:
+    if (directory / WEIGHTS_FILE).is_file():
+        return load_file(directory / WEIGHTS_FILE)
+    if (directory / _INDEX_FILE).is_file():
+        shards = json.loads((directory / _INDEX_FILE).read_text())["weight_map"].values()
+        # The index is somebody else's file: only names of neighbours, never paths, are followed.
+        files = [directory / Path(shard).name for shard in sorted(set(shards))]
+        return {name: value for file in files for name, value in load_file(file).items()}
+    if (directory / _PICKLE_FILE).is_file():
+        return _read_pickle(directory / _PICKLE_FILE)
+    raise FileNotFoundError(f"no {WEIGHTS_FILE} in {directory}")
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = content.get("state_dict", content)
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+# ---------------------------------------------------------------- starting from another network
+
+
+def init_from_image_unet(unet: nn.Module, image_tensors: Mapping[str, Tensor]) -> InitReport:
+    """Start a video UNet from an image UNet (SD 2.1, diffusers layout) of the same widths.
+
+    Every tensor of the image model is taken over by name; `conv_in` gains input channels of zero
+    weight for the image detail. The temporal branches are left as they are: freshly built ones end
+    in zeros (`VideoUNet.zero_init_temporal`), so at first each frame is treated as the image model
+    would. Raises ValueError when the image model does not fit.
+    """
+    report = _copy_shared(unet, image_tensors)
+    if report.unused:
+        raise ValueError(f"the image UNet has {report.unused[0]}, which this network lacks")
+    return report
+
+
+def init_refinement_from_base(unet: nn.Module, base_tensors: Mapping[str, Tensor]) -> InitReport:
+    """Start the refinement UNet from the trained base: all that they share is equal afterwards.
+
+    `conv_in` keeps the weights of the noisy latents, its first input channels; the image branches
+    and the frame rate of the base are left behind. Raises ValueError when the widths differ or the
+    base lacks something the refinement needs.
+    """
+    report = _copy_shared(unet, base_tensors)
+    if report.fresh:
+        raise ValueError(f"the base network lacks {report.fresh[0]}: not a base for this one")
+    return report
+
+
+def init_from_released(unet: nn.Module, path: str | Path) -> InitReport:
+    """Load released I2VGen-XL weights (diffusers directory, .safetensors, or VGen's .pth) whole.
+
+    Raises ValueError when a tensor is missing or left over.
+    """
+    report = _copy_shared(unet, read_tensors(path))
+    left = report.fresh + report.unused + report.adapted
+    if left:
+        raise ValueError(f"{path} does not match this network: {left[0]} is on one side only")
+    return report
+
+
+@torch.no_grad()
+def _copy_shared(unet: nn.Module, source: Mapping[str, Tensor]) -> InitReport:
+    """Copy what both have; only `conv_in.weight` may differ, in its number of input channels."""
+    target = unet.state_dict()
+    copied, adapted = [], []
+    for name, value in source.items():
+        if name not in target:
+            continue
+        place = target[name]
+        if place.shape == value.shape:
+            place.copy_(value)
+            copied.append(name)
+        elif name == "conv_in.weight" and place[:, :1].shape == value[:, :1].shape:
+            shared = min(place.shape[1], value.shape[1])
+            place.zero_()
+            place[:, :shared].copy_(value[:, :shared])
+            adapted.append(name)
+        else:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)} in the source and "
+                f"{tuple(place.shape)} here: the networks differ in width"
+            )
+    taken = {*copied, *adapted}
+    return InitReport(
+        tuple(copied),
+        tuple(adapted),
+        tuple(name for name in target if name not in taken),
+        tuple(name for name in source if name not in target),
+    )
