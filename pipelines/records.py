@@ -35,6 +35,7 @@ REASONS: dict[str, str] = {
     "licence_refused": "the licence or consent policy refuses it",
     # stages that judge a clip
     "too_short": "shorter than the minimum duration",
+    "too_long": "longer than the maximum duration",
     "too_small": "fewer pixels than the minimum resolution",
     "not_single_shot": "a second method found a cut or transition inside",
     "too_still": "less motion than the minimum",
@@ -92,9 +93,9 @@ class Clip:
     `crop_*_px` is the picture inside its borders, in displayed source pixels.
     `motion` is the mean optical-flow magnitude over the shot in frame widths per second;
     `motion_dx`, `motion_dy` the mean flow of the moving part, same unit, right and down positive.
-    `sharpness` is the variance of the Laplacian at the analysis size; `brightness` and `contrast`
-    are the mean and the spread (95th less 5th percentile) of luma, 0 to 255; `flashes` are
-    frames that jump in brightness and back, per second; `text_area`,
+    `sharpness` is how steep the strongest edges are, about 1 for a step of one pixel;
+    `brightness` and `contrast` are the mean and the spread (5th to 95th percentile) of luma, 0
+    to 255; `flashes` are jumps in brightness and back, per second; `text_area`,
     `subject_area` are shares of the picture in [0, 1].
     """
 

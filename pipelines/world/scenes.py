@@ -55,7 +55,7 @@ _TRAVEL_PER_S = {
 # calls "moving left" also moves left on the screen under a panning camera.
 _PAN_PER_S = {"pan_left": 0.05, "pan_right": -0.05}
 _ZOOM_PER_S = {"zoom_in": 0.045, "zoom_out": -0.045}
-_GROWTH_PER_S = {"grow": 0.2, "shrink": -0.2}
+_GROWTH_PER_S = {"grow": 0.17, "shrink": -0.17}
 _TURNS_PER_S = 0.3
 _BOUNCE_HEIGHT, _BOUNCE_PERIOD_S = 0.36, 1.1
 _PAN_MARGIN = 0.13
@@ -133,7 +133,7 @@ def object_placement(scene: Scene, time_s: float) -> Placement:
     """The object's place on the screen, the camera's movement included."""
     rng = np.random.default_rng([scene.seed, 1])
     across, down = rng.uniform(-1.0, 1.0, 2)
-    size = rng.uniform(0.29, 0.31 if scene.motion in _GROWTH_PER_S else 0.37)
+    size = rng.uniform(0.33, 0.36 if scene.motion in _GROWTH_PER_S else 0.42)
     tilt = rng.uniform(-0.2, 0.2)
     since_middle_s = _travel_time(time_s) - SCENE_SECONDS / 2
     velocity_x, velocity_y = _TRAVEL_PER_S.get(scene.motion, (0.0, 0.0))

@@ -51,9 +51,13 @@ def past(tmp_path: Path) -> Past:
     refine = world.write_checkpoint(
         root / "refine-x", 10, last, dataset=made.dataset, base=two, stage="refine"
     )
-    record = {"prompt": "a red circle", "seed": 7, "base": two, "refine": refine}
+    record = {
+        "settings": {"prompt": "a red circle", "seed": 7},
+        "checkpoints": {"base": two["digest"], "refine": refine["digest"]},
+    }
+    (root / "footage" / "alpha.json").write_text('{"cuts": [30]}')  # ground truth, not a record
     (root / "video-x.mp4").write_bytes(b"pictures")
-    (root / "video-x.mp4.json").write_text(json.dumps(record))
+    (root / "video-x.json").write_text(json.dumps(record))
     made.base.extend([one, two])
     made.refine.update(refine)
     return made

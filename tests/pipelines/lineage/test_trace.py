@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.config import RequestError
 from pipelines.lineage import catalog, trace, trace_text
 from pipelines.lineage import past as backward
 from pipelines.lineage.manifest import read_dataset
+from pipelines.media import write_video
 from tests.pipelines.lineage import small_world as world
 from tests.pipelines.lineage.conftest import Past
 
@@ -117,8 +120,26 @@ def test_a_video_names_its_checkpoints_prompt_and_seed(past: Past) -> None:
     video = backward.video_entry(known, str(past.root / "video-x.mp4"))
     found = backward.trace_video(known, video)
     assert found["made_with"]["prompt"] == "a red circle" and found["made_with"]["seed"] == 7
-    assert found["checkpoints"]["base"]["found"] == past.base[1]["uri"]
-    assert len(found["past"]["refine"]["stages"]) == 2
+    assert found["checkpoints"]["base"]["uri"] == past.base[1]["uri"]
+    assert "settings" not in found["made_with"]
+    assert [stage["stage"] for stage in found["stages"]] == ["base", "refine"]
+    text = trace_text.video_text(found)
+    assert text.count("samples seen") == 2 and "seed: 7" in text
+
+
+def test_a_video_alone_says_it_in_its_own_metadata(past: Past, tmp_path: Path) -> None:
+    """The file was sent around without the JSON beside it."""
+    record = (past.root / "video-x.json").read_text()
+    alone = tmp_path / "sent.mp4"
+    frames = [np.full((32, 32, 3), shade, np.uint8) for shade in (0, 99, 200)]
+    write_video(alone, frames, fps=8, metadata={"comment": record})
+    known = everything(past)
+    found = backward.trace_video(known, backward.video_entry(known, str(alone)))
+    assert found["made_with"]["seed"] == 7
+    assert found["checkpoints"]["refine"]["uri"] == past.refine["uri"]
+    write_video(alone, frames, fps=8, metadata={"comment": "holiday"})
+    with pytest.raises(RequestError, match="nothing says"):
+        backward.video_entry(known, str(alone))
 
 
 def test_a_dataset_and_what_was_made_from_it(past: Past) -> None:

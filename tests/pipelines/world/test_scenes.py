@@ -99,7 +99,7 @@ def test_the_object_stays_mostly_in_a_wide_frame_and_recognisable(
 ) -> None:
     place = object_placement(scene, time_s)
     assert 0.08 < place.x < 0.92 and 0.08 < place.y < 0.92
-    assert 0.18 < place.size < 0.6
+    assert 0.2 < place.size < 0.65
 
 
 @pytest.mark.parametrize("camera", CAMERAS)

@@ -1,0 +1,1 @@
+"""Small models that work offline, and the scripts that trained them on the generated world."""

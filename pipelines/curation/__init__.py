@@ -1,0 +1,1 @@
+"""Curation: WATCH, JUDGE, KEEP; a file a stage, named by what it decides."""

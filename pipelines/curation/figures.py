@@ -1,0 +1,45 @@
+"""What the progress line and the report say while and after the footage is watched."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pipelines.curation.committed import Row
+from pipelines.curation.report import TimedRow
+
+
+class Figures:
+    """Sums over the rows that come out of the graph."""
+
+    def __init__(self) -> None:
+        self.clips, self.footage_s, self.fresh_s, self.reused = 0, 0.0, 0.0, 0
+        self.spent_s = {"watch": 0.0, "caption": 0.0, "score": 0.0}
+        self.started_s = time.monotonic()
+        self._files: list[tuple[float, float, str]] = []
+
+    def add(self, row: Row) -> None:
+        self.clips += row["clips"]
+        self.footage_s += row["footage_s"]
+        self.reused += not row["watched_now"]
+        for stage in self.spent_s:
+            self.spent_s[stage] += row[f"{stage}_seconds"]
+        if row["watched_now"]:
+            self.fresh_s += row["footage_s"]
+            self._files.append((row["watch_seconds"], row["footage_s"], row["name"]))
+
+    def shown(self) -> dict[str, Any]:
+        elapsed_s = max(time.monotonic() - self.started_s, 1e-3)
+        hours = f"{self.footage_s / 3600:.2f} h of footage"
+        speed = f"{self.fresh_s / elapsed_s:.1f}x real time"
+        return {"clips": self.clips, "seen": hours, "at": speed}
+
+    def sentence(self) -> str:
+        spent = ", ".join(f"{stage} {s:.1f} s" for stage, s in self.spent_s.items())
+        reused = f"; {self.reused} files were watched before" if self.reused else ""
+        return f"worker seconds: {spent}{reused}"
+
+    def slowest(self) -> list[TimedRow]:
+        """Files by the seconds they took, longest first, with their speed over real time."""
+        ranked = sorted(self._files, reverse=True)
+        return [TimedRow(n, s, f"{film_s / s:.1f}" if s > 0 else "") for s, film_s, n in ranked]

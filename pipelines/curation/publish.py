@@ -1,0 +1,88 @@
+"""The dataset's files, the one that names them last (design.md, "Dataset").
+
+Everything but `report.html` and `origin.json` is the same bytes for equal work: no times, no run
+ids, no places. Where the footage lay and where the dataset was written is in `origin.json`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.config import RequestError, config_hash
+from pipelines.curation.commit_log import WORK_FOLDER
+from pipelines.curation.config import CurateConfig, result_settings
+from pipelines.curation.shards import remove_strangers
+from pipelines.lineage.fingerprint import fingerprint
+from pipelines.lineage.manifest import (
+    CLIPS_TABLE,
+    DATASET_FILE,
+    SHARDS_TABLE,
+    SOURCES_TABLE,
+    count_clips,
+    digest_of_clips,
+)
+from pipelines.records import SCHEMA_VERSION, Clip, Shard, Source, to_table
+from pipelines.storage import Store, absolute_uri
+
+REPORT_FILE, ORIGIN_FILE = "report.html", "origin.json"
+
+#: Only of use while shards are being made. What was watched and said stays, for the next version.
+SCRATCH = ("cuts", "shards", "attempts")
+
+
+def refuse_complete(store: Store) -> None:
+    """Raises RequestError when the dataset is finished: it is immutable."""
+    if store.exists(DATASET_FILE):
+        digest = store.read_json(DATASET_FILE).get("digest")
+        raise RequestError(
+            f"{store.uri}: already complete, digest {digest}; choose another --dataset"
+        )
+
+
+def dataset_manifest(
+    config: CurateConfig, sources: Sequence[Source], clips: Sequence[Clip], shards: Sequence[Shard]
+) -> dict[str, Any]:
+    """What `dataset.json` says."""
+    settings = result_settings(config)
+    table = to_table(Clip, clips)
+    failed = Counter(s.reason for s in sources if s.status != "ok")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "digest": digest_of_clips(table),
+        "parent_digest": None,
+        "config": settings,
+        "config_hash": config_hash(settings),
+        "fingerprint": fingerprint(),
+        "counts": {
+            **count_clips(table),
+            "sources": len(sources),
+            "sources_failed": sum(failed.values()),
+            "source_reasons": dict(sorted(failed.items(), key=str)),
+            "shards": len(shards),
+            "shard_bytes": sum(s.bytes for s in shards),
+        },
+    }
+
+
+def publish_dataset(
+    store: Store,
+    config: CurateConfig,
+    sources: Sequence[Source],
+    clips: Sequence[Clip],
+    shards: Sequence[Shard],
+    manifest: dict[str, Any],
+    report: str,
+) -> None:
+    """Writes all tables and the report, then `dataset.json`; before it no reader sees a dataset."""
+    remove_strangers(store, shards)
+    store.write_table(SOURCES_TABLE, to_table(Source, sources))
+    store.write_table(CLIPS_TABLE, to_table(Clip, clips))
+    store.write_table(SHARDS_TABLE, to_table(Shard, shards))
+    store.write_bytes(REPORT_FILE, report.encode())
+    origin = {"footage": absolute_uri(config.footage), "dataset": store.uri}
+    store.write_json(ORIGIN_FILE, origin)
+    store.write_json(DATASET_FILE, manifest)
+    for folder in SCRATCH:
+        store.remove(f"{WORK_FOLDER}/{folder}")

@@ -1,0 +1,62 @@
+"""The judges, in the order a clip meets them, and the thresholds the report draws.
+
+A clip's verdict is a pure function of what was measured and of the configuration. So a changed
+threshold needs no second look at the footage, and a rerun cannot decide otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelines.curation import clip_score, limits, motion, overlay_text, quality, single_shot
+from pipelines.curation.config import CurateConfig
+from pipelines.records import Clip
+
+#: (section of the config, judge, title in the report) of what needs no model.
+JUDGES: tuple[tuple[str, Callable[[Clip, Any], Clip], str], ...] = (
+    ("limits", limits.judge, "Long and large enough"),
+    ("single_shot", single_shot.judge, "One shot only"),
+    ("motion", motion.judge, "Moves"),
+    ("quality", quality.judge, "Clean picture"),
+    ("overlay_text", overlay_text.judge, "No overlay text"),
+)
+
+#: (reason_stage, title) of every place where a clip can leave, in order.
+STAGES: tuple[tuple[str, str], ...] = (
+    *((name, title) for name, _, title in JUDGES),
+    ("captions", "Has a caption"),
+    ("clip_score", "Caption matches picture"),
+    ("cuts", "Could be cut"),
+    ("duplicates", "No better copy"),
+)
+
+
+def judge_measured(clip: Clip, config: CurateConfig) -> Clip:
+    """The verdict from what the watch stage measured. The first judge that rejects stands."""
+    for section, judge, _ in JUDGES:
+        clip = judge(clip, getattr(config, section))
+    return clip
+
+
+def judge_scored(clip: Clip, config: CurateConfig) -> Clip:
+    """The verdict from what the models said."""
+    return clip_score.judge(clip, config.clip_score)
+
+
+def drawn_limits(config: CurateConfig) -> dict[str, Sequence[float]]:
+    """Thresholds in force, by the column they apply to."""
+    found: dict[str, list[float | None]] = {
+        "duration_s": [config.limits.min_duration_s, config.limits.max_duration_s],
+        "crop_h_px": [config.limits.min_height_px],
+        "single_shot": [config.single_shot.min_single_shot],
+        "motion": [config.motion.min_motion, config.motion.max_motion],
+        "sharpness": [config.quality.min_sharpness],
+        "brightness": [config.quality.min_brightness],
+        "contrast": [config.quality.min_contrast],
+        "flashes": [config.quality.max_flashes],
+        "text_area": [config.overlay_text.max_text_area],
+        "clip_score": [config.clip_score.min_score],
+        "temporal_consistency": [config.clip_score.min_consistency],
+    }
+    return {name: [float(v) for v in values if v is not None] for name, values in found.items()}

@@ -1,0 +1,1 @@
+"""Which raw clip taught which checkpoint: manifests, tracing, takedown, experiment tracking."""

@@ -1,0 +1,221 @@
+"""The answers of trace.py and past.py as tables that fit a terminal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipelines.lineage.manifest import Difference
+from pipelines.lineage.trace import last_clean_steps
+
+Lines = list[str]
+ROWS_SHOWN = 40
+GAP = "  "
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: int | None = None) -> Lines:
+    """Left-aligned columns under their names. The last column is cut to the terminal's width."""
+    texts = [[_text(value) for value in row] for row in rows]
+    hidden = len(texts) - ROWS_SHOWN
+    texts = texts[:ROWS_SHOWN]
+    widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
+    limit = width or shutil.get_terminal_size((110, 24)).columns
+    lines = []
+    for row in [list(columns), *texts]:
+        padded = GAP.join(text.ljust(widths[i]) for i, text in enumerate(row)).rstrip()
+        lines.append("  " + (padded if len(padded) < limit - 2 else padded[: limit - 3] + "…"))
+    if hidden > 0:
+        lines.append(f"  … and {hidden} more (--json lists all)")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_text, value)) or "-"
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+
+
+def _section(title: str, lines: Lines) -> Lines:
+    return [title, *lines, ""]
+
+
+def source_text(report: dict[str, Any]) -> str:
+    lines: Lines = [f"source {report['source_id']}", ""]
+    for dataset in report["datasets"]:
+        source, clips = dataset["source"], dataset["clips"]
+        kept = sum(clip["verdict"] == "kept" for clip in clips)
+        shards = len({clip["shard"] for clip in clips if clip["shard"]})
+        status = source["status"] + (f": {source['reason']}" if source["reason"] else "")
+        title = (
+            f"dataset {dataset['uri']} ({dataset['digest'][:12]})\n"
+            f"  files: {_text(source['uris'])}\n"
+            f"  {status}; licence {source['license'] or 'not stated'}; "
+            f"{len(clips)} clips, {kept} kept in {shards} shards"
+        )
+        lines += _section(title, _clip_rows(clips))
+    return "\n".join(lines + _used_text(report))
+
+
+def _clip_rows(clips: list[dict[str, Any]]) -> Lines:
+    columns = ("clip", "seconds", "verdict", "why", "shard", "caption")
+    ordered = sorted(clips, key=lambda c: c["shot_index"])
+    rows = [
+        (
+            clip["clip_id"][:12],
+            f"{clip['start_s'] or 0:.2f}-{clip['end_s'] or 0:.2f}",
+            clip["verdict"],
+            f"{clip['reason_stage']}: {clip['reason']}" if clip["reason"] else "",
+            clip["shard"],
+            clip["caption"],
+        )
+        for clip in ordered
+    ]
+    return table(columns, rows) if rows else []
+
+
+def clip_text(report: dict[str, Any]) -> str:
+    lines: Lines = [f"clip {report['clip_id']}", ""]
+    for dataset in report["datasets"]:
+        title = (
+            f"dataset {dataset['uri']} ({dataset['digest'][:12]})\n"
+            f"  files: {_text(dataset['uris'])}"
+        )
+        row = {"decision": "value", **dataset["row"]}
+        width = max(map(len, row))
+        lines += _section(title, [f"  {k.ljust(width)}  {_text(v)}" for k, v in row.items()])
+    return "\n".join(lines + _used_text(report))
+
+
+def _used_text(report: dict[str, Any]) -> Lines:
+    lines: Lines = []
+    latents = [
+        (row["stage"], len(row["clips"]), row["digest"][:12], row["uri"])
+        for row in report["latents"]
+    ]
+    lines += _section("latents", table(("stage", "clips", "digest", "where"), latents))
+    return lines + who_saw_lines(report)
+
+
+def who_saw_lines(report: dict[str, Any]) -> Lines:
+    lines: Lines = []
+    saw = [
+        (
+            row["stage"],
+            row["step"],
+            len(row["clips"]),
+            min((clip["first_step"] for clip in row["clips"]), default=None),
+            sum(clip["times"] for clip in row["clips"]),
+            "yes" if row["through_base"] else "no",
+            row["uri"],
+        )
+        for row in report["checkpoints"]
+    ]
+    columns = ("stage", "step", "clips", "first step", "times", "through its base", "where")
+    lines += _section("checkpoints that saw it", table(columns, saw))
+    clean = last_clean_steps(report["checkpoints"], report["clean_checkpoints"])
+    if clean:
+        rows = [("none" if step is None else step, folder) for folder, step in clean.items()]
+        lines += _section("last clean checkpoint", table(("step", "training"), rows))
+    videos = [(video["uri"],) for video in report["videos"]]
+    if videos:
+        lines += _section("videos made by those checkpoints", table(("where",), videos))
+    return lines
+
+
+def checkpoint_text(report: dict[str, Any]) -> str:
+    lines: Lines = []
+    for stage in report["stages"]:
+        lines += _stage_text(stage)
+    if lost := report["base_not_found"]:
+        lines.append(f"base checkpoint {lost.get('digest')} ({lost.get('uri')}): not found here")
+    return "\n".join(lines)
+
+
+def _stage_text(stage: dict[str, Any]) -> Lines:
+    facts = {
+        "stage": f"{stage['stage']}, step {stage['step']}",
+        "samples seen": f"{stage['samples_seen']} of {stage['clips_seen']} clips",
+        "latents": _reference(stage["latents"]),
+        "dataset": _reference(stage["dataset"])
+        + ("" if stage["dataset_found"] else " (not found here: files are not named)"),
+        "base": _reference(stage["base"]),
+        "licences": ", ".join(f"{name}: {n}" for name, n in stage["licenses"].items()),
+    }
+    if not stage["history_complete"]:
+        facts["history"] = f"earlier steps not found; counts cover steps {stage['history']}"
+    width = max(map(len, facts))
+    head = [f"  {name.ljust(width)}  {text}" for name, text in facts.items()]
+    rows = [
+        (
+            source["times"],
+            source["clips"],
+            source["first_step"],
+            source["license"] or "not stated",
+            _spans(source["spans_s"]),
+            source["uris"] or source["source_id"],
+        )
+        for source in stage["sources"]
+    ]
+    columns = ("times", "clips", "first step", "licence", "seconds", "source")
+    return [f"checkpoint {stage['uri']} ({stage['digest'][:12]})", *head, *table(columns, rows), ""]
+
+
+def _spans(spans_s: list[list[float]] | None) -> str:
+    shown = [f"{start:.1f}-{end:.1f}" for start, end in (spans_s or [])[:3]]
+    more = len(spans_s or []) - len(shown)
+    return ", ".join(shown) + (f" +{more}" if more > 0 else "") or "-"
+
+
+def _reference(reference: dict[str, Any] | None) -> str:
+    if not reference:
+        return "-"
+    return f"{reference.get('digest', '')[:12]} {reference.get('uri', '')}"
+
+
+def video_text(report: dict[str, Any]) -> str:
+    lines: Lines = [f"video {report['uri']}"]
+    for name, value in sorted(report["made_with"].items()):
+        lines.append(f"  {name}: {_text(value)}")
+    for role, reference in report["checkpoints"].items():
+        place = reference["uri"] or "(not found here)"
+        lines.append(f"  {role} checkpoint: {reference['digest'][:12]} {place}")
+    lines.append("")
+    for stage in report["stages"]:
+        lines += _stage_text(stage)
+    return "\n".join(lines)
+
+
+def dataset_text(report: dict[str, Any]) -> str:
+    lines = [f"dataset {report['uri']} ({report['digest']})"]
+    if report["parent_digest"]:
+        lines.append(f"  made from {report['parent_digest']}, {report['taken_down']} taken down")
+    lines.append(
+        f"  {report['sources']} sources, {report['clips']} clips: "
+        f"{report['kept']} kept, {report['dropped']} dropped"
+    )
+    counts = [("tier", report["tiers"]), ("licence", report["licenses"])]
+    counts.append(("reason", report["reasons"]))
+    rows = [(kind, name, n) for kind, values in counts for name, n in values.items()]
+    lines += ["", *table(("of", "name", "clips"), rows), ""]
+    made = [("latents", row["stage"], None, row["uri"]) for row in report["latents"]]
+    made += [("checkpoint", r["stage"], r["step"], r["uri"]) for r in report["checkpoints"]]
+    return "\n".join(
+        lines + _section("made from it", table(("what", "stage", "step", "uri"), made))
+    )
+
+
+def diff_text(difference: Difference) -> str:
+    lines: Lines = [f"from {difference.before} to {difference.after}", ""]
+    for title, rows in (
+        ("added", difference.added),
+        ("removed", difference.removed),
+        ("changed", difference.changed),
+    ):
+        shown = [(row["clip_id"], row["source_id"][:12], row["why"]) for row in rows]
+        lines += _section(f"{title}: {len(rows)}", table(("clip", "source", "why"), shown))
+    return "\n".join(lines)

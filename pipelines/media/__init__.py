@@ -1,0 +1,41 @@
+"""The only door to FFmpeg (through PyAV): nothing outside this package imports `av`.
+
+write.py and encoders.py make files; opening.py, probe.py and frames.py read them within limits;
+cut.py takes a clip out of its source. Footage is read in a child process (pipelines.sandbox).
+"""
+
+from pipelines.media.cut import Crop, CutResult, cut_clip
+from pipelines.media.errors import MediaError
+from pipelines.media.frames import (
+    PictureStream,
+    TimedPicture,
+    opened_pictures,
+    read_clip_frames,
+)
+from pipelines.media.opening import MediaLimits, is_image
+from pipelines.media.picture import Picture, SmallPicture, small_of_rgb
+from pipelines.media.probe import MediaInfo, probe, read_image
+from pipelines.media.write import jpeg_bytes, set_rotation, write_image, write_video
+
+__all__ = [
+    "Crop",
+    "CutResult",
+    "MediaError",
+    "MediaInfo",
+    "MediaLimits",
+    "Picture",
+    "PictureStream",
+    "SmallPicture",
+    "TimedPicture",
+    "cut_clip",
+    "is_image",
+    "jpeg_bytes",
+    "opened_pictures",
+    "probe",
+    "read_clip_frames",
+    "read_image",
+    "set_rotation",
+    "small_of_rgb",
+    "write_image",
+    "write_video",
+]

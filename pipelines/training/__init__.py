@@ -1,0 +1,1 @@
+"""Dataset on disk -> latents -> base and refinement checkpoints -> generated video."""

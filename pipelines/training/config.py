@@ -1,0 +1,195 @@
+"""The configurations of the training jobs and their presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipelines.config import ClusterConfig, TrackingConfig, required, setting
+from pipelines.training import stages
+from pipelines.training.plan import MixtureConfig
+from pipelines.training.stages import RegimenConfig
+
+
+@dataclass(frozen=True)
+class EncodersConfig:
+    """The frozen networks whose features are kept."""
+
+    vae: str = setting("embedded", "autoencoder: embedded, or a name or folder for diffusers")
+    clip: str = setting("embedded", "CLIP: embedded, or open_clip's architecture:pretrained")
+
+
+@dataclass(frozen=True)
+class SizesConfig:
+    """The pictures that latents are made from."""
+
+    base_width_px: int = setting(112, "width of the base stage", unit="px", low=8)
+    base_height_px: int = setting(64, "height of the base stage", unit="px", low=8)
+    refine_width_px: int = setting(320, "width of the refinement stage", unit="px", low=8)
+    refine_height_px: int = setting(180, "height of the refinement stage", unit="px", low=8)
+    fps: int = setting(16, "rate that clips are stored at", unit="frames/s", low=1)
+    max_frames: int = setting(64, "most frames kept of one clip", unit="frames", low=1)
+
+    def of(self, stage: str) -> tuple[int, int]:
+        """(width_px, height_px) of a stage."""
+        if stage == "base":
+            return self.base_width_px, self.base_height_px
+        return self.refine_width_px, self.refine_height_px
+
+
+@dataclass(frozen=True)
+class EncodeWorkersConfig:
+    """Where encoding runs. None of this changes the result on one kind of device."""
+
+    actors: int = setting(0, "encoding actors; 0: one less than the cluster's cores", low=0)
+    gpus: float = setting(0.0, "GPUs of each actor", low=0)
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """jobs/encode.py"""
+
+    dataset: str = required("dataset written by jobs/curate.py")
+    latents: str = required("where to write the latents")
+    stage: Literal["base", "refine"] = setting("base", "which stage's size and clips")
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+    workers: EncodeWorkersConfig = field(default_factory=EncodeWorkersConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How the loop runs. Only `precision` and `workers` can change the numbers, by rounding."""
+
+    workers: int = setting(1, "training workers", low=1)
+    gpus: float = setting(0.0, "GPUs of each worker (0: train on the CPU)", low=0)
+    threads: int = setting(2, "threads of each worker on the CPU", low=1)
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "arithmetic of the forward pass; weights and optimizer stay float32"
+    )
+    activation_checkpointing: bool = setting(False, "recompute activations to save memory")
+    checkpoint_every: int = setting(50, "steps between checkpoints", unit="steps", low=1)
+    keep_checkpoints: int = setting(3, "newest checkpoints kept; 0: all", low=0)
+    validate_every: int = setting(100, "steps between validations", unit="steps", low=1)
+    validation_clips: int = setting(4, "clips held out of training (at most a tenth of all)", low=0)
+    log_every: int = setting(5, "steps between points of a curve in MLflow", unit="steps", low=1)
+    max_failures: int = setting(3, "lost workers that a run survives by itself", low=0)
+
+
+@dataclass(frozen=True)
+class TrainBaseConfig:
+    """jobs/train_base.py"""
+
+    latents: str = required("latents of the base stage, from jobs/encode.py --stage base")
+    checkpoints: str = required("folder for checkpoints; training goes on from its latest")
+    steps: int = setting(100, "steps to train to", unit="steps", low=1)
+    init: str = setting(
+        "auto",
+        "weights to start from: fresh, embedded, auto (embedded where it fits, else fresh), or a "
+        "UNet in diffusers' layout (SD 2.1, I2VGen-XL, or a checkpoint of ours)",
+    )
+    seed: int = setting(0, "seed of every random choice", low=0)
+    model: str = setting("demo", "network: demo, small or paper (model/presets.py)")
+    mixture: MixtureConfig = field(default_factory=lambda: stages.demo_base().mixture)
+    regimen: RegimenConfig = field(default_factory=lambda: stages.demo_base().learning)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass(frozen=True)
+class TrainRefineConfig:
+    """jobs/train_refine.py"""
+
+    latents: str = required("latents of the refinement stage, from jobs/encode.py --stage refine")
+    checkpoints: str = required("folder for checkpoints; training goes on from its latest")
+    base: str = required("base checkpoint to start from (a checkpoint, or the folder of them)")
+    steps: int = setting(30, "steps on all high-resolution clips", unit="steps", low=0)
+    premium_steps: int = setting(10, "steps on premium clips alone, after", unit="steps", low=0)
+    seed: int = setting(0, "seed of every random choice", low=0)
+    mixture: MixtureConfig = field(default_factory=lambda: stages.demo_refine().mixture)
+    regimen: RegimenConfig = field(default_factory=lambda: stages.demo_refine().learning)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(validation_clips=2))
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """jobs/generate.py"""
+
+    base: str = required("base checkpoint (a checkpoint, or the folder of them)")
+    refine: str = required("refinement checkpoint; none: stop after the base stage")
+    image: str = required("picture to animate")
+    prompt: str = required("what should happen")
+    short_prompt: str = setting("", "a few words for the refinement; empty: the prompt's first")
+    out: str = required("video to write, .mp4")
+    seed: int = setting(0, "seed of the noise", low=0)
+    frames: int = setting(0, "frames to make; 0: the network preset's", unit="frames", low=0)
+    fps: int = setting(0, "frame rate to make; 0: the network preset's", unit="frames/s", low=0)
+    base_steps: int = setting(0, "sampling steps of the base stage; 0: the network preset's", low=0)
+    refine_steps: int = setting(0, "sampling steps of the refinement; 0: the preset's", low=0)
+    base_guidance: float | None = setting(None, "guidance of the base stage; none: the preset's")
+    refine_guidance: float | None = setting(None, "guidance of the refinement; none: the preset's")
+    threads: int = setting(2, "threads on the CPU", low=1)
+    device: Literal["cpu", "cuda"] = setting("cpu", "where to sample")
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+# --- presets -------------------------------------------------------------------------------
+
+_PAPER_ENCODERS = EncodersConfig(
+    vae="stabilityai/stable-diffusion-2-1", clip="ViT-H-14:laion2b_s32b_b79k"
+)
+_PAPER_LOOP = LoopConfig(
+    workers=8,
+    gpus=1.0,
+    precision="bfloat16",
+    activation_checkpointing=True,
+    checkpoint_every=1000,
+    validate_every=1000,
+    validation_clips=256,
+    log_every=50,
+)
+
+
+def paper_encode() -> EncodeConfig:
+    sizes = SizesConfig(448, 256, 1280, 720, max_frames=512)
+    return EncodeConfig(
+        encoders=_PAPER_ENCODERS, sizes=sizes, workers=EncodeWorkersConfig(gpus=1.0)
+    )
+
+
+def paper_train_base() -> TrainBaseConfig:
+    regimen = stages.paper_base()
+    return TrainBaseConfig(
+        steps=300_000,
+        model="paper",
+        init="stabilityai/stable-diffusion-2-1",
+        mixture=regimen.mixture,
+        regimen=regimen.learning,
+        loop=_PAPER_LOOP,
+    )
+
+
+def paper_train_refine() -> TrainRefineConfig:
+    regimen = stages.paper_refine()
+    return TrainRefineConfig(
+        steps=100_000,
+        premium_steps=20_000,
+        mixture=regimen.mixture,
+        regimen=regimen.learning,
+        loop=_PAPER_LOOP,
+    )
+
+
+def paper_generate() -> GenerateConfig:
+    return GenerateConfig(device="cuda")
+
+
+ENCODE_PRESETS: dict[str, Any] = {"demo": EncodeConfig, "paper": paper_encode}
+TRAIN_BASE_PRESETS: dict[str, Any] = {"demo": TrainBaseConfig, "paper": paper_train_base}
+TRAIN_REFINE_PRESETS: dict[str, Any] = {"demo": TrainRefineConfig, "paper": paper_train_refine}
+GENERATE_PRESETS: dict[str, Any] = {"demo": GenerateConfig, "paper": paper_generate}

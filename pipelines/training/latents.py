@@ -1,0 +1,219 @@
+"""The latents on disk: what `jobs/encode.py` writes and training reads.
+
+    LATENTS/latents.json            written last: names everything below, and the digest
+            index.parquet           one row per clip: where its frames lie, its words, its tiers
+            packs.parquet           pack, clips, bytes, sha256
+            packs/pack-00000.safetensors
+            _work/pack-00000.json   the commit of one pack, so that an interrupted encode goes on
+
+A pack holds the frames of all its clips one after another, at one rate and one size, so any
+length, start and slower rate of a clip is a strided slice: no clip is decoded twice. Shapes:
+N frames of all clips, C latent channels, H W latent size, D embedding width, K texts, L tokens.
+
+    latents_NCHW         float16, VAE mean times the VAE's scaling factor
+    image_embeddings_ND  float16, CLIP vector of each frame (base stage only)
+    text_KLD             float16, token features of the captions; row 0 is the empty caption
+    short_text_KLD       the same of the short captions; row 0 is the empty caption
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.config import RequestError
+from pipelines.storage import Store, sha256_of_bytes
+
+SCHEMA_VERSION = 1
+HEADER_FILE = "latents.json"
+INDEX_FILE = "index.parquet"
+PACKS_FILE = "packs.parquet"
+STAGES = ("base", "refine")
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("pack", pa.string(), nullable=False),
+        pa.field("first_row", pa.int64(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("fps", pa.float64(), nullable=False),
+        ("caption", pa.string()),
+        ("short_caption", pa.string()),
+        pa.field("tiers", pa.list_(pa.string()), nullable=False),
+        pa.field("text_row", pa.int32(), nullable=False),
+        pa.field("short_text_row", pa.int32(), nullable=False),
+        ("license", pa.string()),
+    ]
+)
+
+PACKS_SCHEMA = pa.schema(
+    [
+        pa.field("pack", pa.string(), nullable=False),
+        pa.field("clips", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A row of packs.parquet. `pack` is the file's path below LATENTS."""
+
+    pack: str
+    clips: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PackCommit:
+    """One finished pack and the index rows of its clips.
+
+    `key` hashes all that went in (shard, clips, encoders, settings): a commit made from anything
+    else is not taken over by a rerun.
+    """
+
+    key: str
+    pack: Pack
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class LatentsHeader:
+    """latents.json. `latent_shape` is (C, H, W); `encoders` maps a role to its name and digest."""
+
+    schema_version: int
+    digest: str
+    stage: str
+    dataset: dict[str, str]
+    encoders: dict[str, dict[str, str]]
+    width_px: int
+    height_px: int
+    fps: int
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+    clips: int
+    frames: int
+    config: dict[str, Any]
+    config_hash: str
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Complete latents, open for reading."""
+
+    store: Store
+    header: LatentsHeader
+    index: pa.Table
+    packs: dict[str, Pack]
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def pack_name(number: int) -> str:
+    return f"packs/pack-{number:05d}.safetensors"
+
+
+def _commit_name(pack: str) -> str:
+    return f"_work/{Path(pack).stem}.json"
+
+
+def write_pack(
+    store: Store, name: str, key: str, arrays: Mapping[str, np.ndarray], rows: list[dict[str, Any]]
+) -> PackCommit:
+    """Publishes a pack, then its commit. Equal arrays give equal bytes."""
+    from safetensors.numpy import save
+
+    data = save({k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())})
+    commit = PackCommit(key, Pack(name, len(rows), len(data), sha256_of_bytes(data)), rows)
+    store.write_bytes(name, data)
+    store.write_json(_commit_name(name), asdict(commit))
+    return commit
+
+
+def committed_pack(store: Store, name: str, key: str) -> PackCommit | None:
+    """The commit of this pack if it was made from the same inputs, else None."""
+    if not store.exists(_commit_name(name)) or not store.exists(name):
+        return None
+    try:
+        saved = store.read_json(_commit_name(name))
+        commit = PackCommit(saved["key"], Pack(**saved["pack"]), saved["rows"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return commit if commit.key == key else None
+
+
+def latents_digest(
+    packs: Sequence[Pack], encoders: Mapping[str, Mapping[str, str]], dataset_digest: str
+) -> str:
+    """32 hex digits over the packs' bytes, the encoders' weights and the dataset's digest."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "packs": [p.sha256 for p in sorted(packs, key=lambda p: p.pack)],
+        "encoders": {role: encoders[role]["digest"] for role in sorted(encoders)},
+        "dataset": dataset_digest,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def publish(store: Store, header: LatentsHeader, commits: Sequence[PackCommit]) -> None:
+    """Writes the tables, and latents.json last."""
+    ordered = sorted(commits, key=lambda c: c.pack.pack)
+    rows = [row for commit in ordered for row in commit.rows]
+    store.write_table(INDEX_FILE, pa.Table.from_pylist(rows, schema=INDEX_SCHEMA))
+    packs = [asdict(commit.pack) for commit in ordered]
+    store.write_table(PACKS_FILE, pa.Table.from_pylist(packs, schema=PACKS_SCHEMA))
+    store.write_json(HEADER_FILE, asdict(header))
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def read_header(store: Store) -> LatentsHeader | None:
+    """latents.json, or None where there is none. Raises RequestError when it is not ours."""
+    if not store.exists(HEADER_FILE):
+        return None
+    try:
+        plain = store.read_json(HEADER_FILE)
+        shapes = {name: tuple(plain[name]) for name in ("latent_shape", "text_shape")}
+        header = LatentsHeader(**{**plain, **shapes})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"{store.path(HEADER_FILE)}: not readable as latents ({error}); encode again"
+        ) from error
+    if header.schema_version != SCHEMA_VERSION:
+        raise RequestError(
+            f"{store.path(HEADER_FILE)}: schema version {header.schema_version}, this code reads "
+            f"{SCHEMA_VERSION}; encode again"
+        )
+    return header
+
+
+def open_latents(uri: str, stage: str) -> Latents:
+    """Opens complete latents. Raises RequestError when missing, unfinished or of another stage."""
+    store = Store.open(uri)
+    header = read_header(store)
+    if header is None:
+        raise RequestError(
+            f"--latents {uri}: no {HEADER_FILE} there; make latents with "
+            f"`python jobs/encode.py --stage {stage} --dataset ... --latents {uri}`"
+        )
+    if header.stage != stage:
+        raise RequestError(
+            f"--latents {uri}: these are latents of the {header.stage} stage; "
+            f"give latents encoded with `--stage {stage}`"
+        )
+    index = store.read_table(INDEX_FILE)
+    packs = [Pack(**row) for row in store.read_table(PACKS_FILE).to_pylist()]
+    return Latents(store, header, index, {pack.pack: pack for pack in packs})

@@ -1,0 +1,216 @@
+"""The curation job on a small generated world, with a real Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.curate import main
+from pipelines.cluster import connect
+from pipelines.config import ClusterConfig, RequestError, TrackingConfig
+from pipelines.footage import write_world
+from pipelines.lineage.manifest import check_dataset
+from pipelines.lineage.tracking import Tracker
+from pipelines.records import REASONS
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+SAME_BYTES = ("dataset.json", "clips.parquet", "sources.parquet", "shards.parquet")
+
+
+@dataclass(frozen=True)
+class Made:
+    folder: Path
+    result: dict[str, Any]
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return pq.read_table(self.folder / table).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    with connect(ClusterConfig(address="local", num_cpus=2)):
+        yield
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("footage")
+    write_world(folder, preset="small", real_clips=False)
+    return folder
+
+
+def curated(footage: Path, dataset: Path, *arguments: str) -> Made:
+    result = main(["--footage", str(footage), "--dataset", str(dataset), *arguments])
+    assert result is not None
+    return Made(dataset, result)
+
+
+@pytest.fixture(scope="module")
+def made(ray_here: None, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return curated(footage, tmp_path_factory.mktemp("made") / "set")
+
+
+def test_every_file_is_in_the_sources_once(made: Made, footage: Path) -> None:
+    files = {str(p.relative_to(footage)) for p in footage.rglob("*") if not p.is_dir()}
+    named = [uri for row in made.rows("sources.parquet") for uri in row["uris"]]
+    assert sorted(named) == sorted(files)
+    for row in made.rows("sources.parquet"):
+        assert (row["status"], row["reason"] is None) in {("ok", True), ("failed", False)}
+        assert row["reason"] is None or row["reason"] in REASONS
+
+
+def test_shots_tile_their_source_and_every_dropped_one_has_a_reason(made: Made) -> None:
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for row in made.rows("clips.parquet"):
+        by_source.setdefault(row["source_id"], []).append(row)
+        if row["verdict"] == "kept":
+            assert row["caption"] and row["shard"] and row["key"] and row["content_sha256"]
+            assert row["reason"] is None and "base" in row["tiers"]
+        else:
+            assert row["verdict"] == "dropped"
+            assert row["reason_stage"] and row["reason"] in REASONS
+            assert row["shard"] is None and row["tiers"] == []
+    frames = {r["source_id"]: r["num_frames"] for r in made.rows("sources.parquet")}
+    for source_id, rows in by_source.items():
+        rows.sort(key=lambda r: r["shot_index"])
+        edges = [0, *(r["end_frame"] for r in rows)]
+        assert [r["start_frame"] for r in rows] == edges[:-1]
+        if rows[0]["kind"] == "video":
+            assert edges[-1] == frames[source_id]
+
+
+def test_the_dataset_is_whole_and_loads_with_plain_webdataset(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import webdataset as wds
+
+    assert check_dataset(str(made.folder)) == []
+    # As in an outside reader's process: under WDS_SECURE webdataset opens no local path at all.
+    monkeypatch.setattr("webdataset.utils.enforce_security", False)
+    kept = {r["key"]: r for r in made.rows("clips.parquet") if r["verdict"] == "kept"}
+    shards = sorted(str(p) for p in (made.folder / "shards").glob("*.tar"))
+    samples = list(wds.WebDataset(shards, shardshuffle=False).decode())
+    assert Counter(s["__key__"] for s in samples) == Counter(kept)
+    for sample in samples:
+        row = kept[sample["__key__"]]
+        assert sample["txt"] == row["caption"] == sample["json"]["caption"]
+        assert ("mp4" in sample) == (row["kind"] == "video")
+
+
+def test_the_result_says_what_was_made(made: Made) -> None:
+    result, clips = made.result, made.rows("clips.parquet")
+    verdicts = Counter(r["verdict"] for r in clips)
+    assert result["dataset"] == str(made.folder) and len(result["digest"]) == 32
+    assert result["clips"] == len(clips) and result["kept"] == verdicts["kept"] > 0
+    assert result["dropped"] == verdicts["dropped"] > 0
+    assert result["sources"] == len(made.rows("sources.parquet")) and result["seconds"] > 0
+    assert Path(result["report"]).read_text().startswith("<!doctype html>")
+
+
+def test_the_run_is_recorded_with_the_dataset_as_its_output(made: Made) -> None:
+    tracker = Tracker.open(TrackingConfig(uri=made.result["tracking_uri"]))
+    (run,) = [r for r in tracker.runs() if r.run_id == made.result["run_id"]]
+    assert run.kind == "curate"
+    assert run.tags["dataset.digest"] == made.result["digest"]
+    assert run.tags["dataset.uri"] == made.result["dataset"]
+
+
+def test_a_complete_dataset_is_left_alone(made: Made, footage: Path) -> None:
+    with pytest.raises(RequestError, match=f"already complete, digest {made.result['digest']}"):
+        curated(footage, made.folder)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    shards = sorted(p.name for p in (one / "shards").iterdir())
+    assert shards == sorted(p.name for p in (other / "shards").iterdir())
+    for name in [*SAME_BYTES, *(f"shards/{s}" for s in shards)]:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_equal_footage_elsewhere_gives_the_same_bytes(
+    made: Made, footage: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(footage, tmp_path / "moved")
+    again = curated(tmp_path / "moved", tmp_path / "set", "--resources.actor_cpus", "0")
+    assert again.result["digest"] == made.result["digest"]
+    assert_same(made.folder, again.folder)
+
+
+@pytest.mark.parametrize("stage", ["watch", "captions", "cuts"])
+def test_killed_at_any_stage_and_run_again_it_is_as_if_nothing_had_happened(
+    made: Made, footage: Path, tmp_path: Path, stage: str
+) -> None:
+    dataset = tmp_path / "set"
+    command = [sys.executable, "jobs/curate.py", "--footage", str(footage)]
+    command += ["--dataset", str(dataset), "--tracking.enabled", "false"]
+    job = subprocess.Popen(
+        [*command, "--cluster.num_cpus", "2"],
+        cwd=REPOSITORY,
+        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_a_commit(dataset / "_work" / stage, job)
+    finally:
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+    assert not (dataset / "dataset.json").exists()
+    again = curated(footage, dataset, "--tracking.enabled", "false")
+    assert again.result["digest"] == made.result["digest"]
+    assert_same(made.folder, dataset)
+    assert not list(dataset.rglob(".tmp-*"))
+
+
+def wait_for_a_commit(folder: Path, job: subprocess.Popen[bytes], timeout_s: float = 400) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not list(folder.rglob("*.parquet")):
+        assert job.poll() is None, "the job ended before it committed anything"
+        assert time.monotonic() < deadline_s, f"no commit in {folder}"
+        time.sleep(0.02)
+
+
+def test_nothing_kept_is_said_aloud(
+    ray_here: None, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = next(footage.rglob("film-0000.mp4"))
+    (tmp_path / "one").mkdir()
+    shutil.copy(film, tmp_path / "one")
+    found = curated(tmp_path / "one", tmp_path / "set", "--limits.min_duration_s", "100")
+    assert found.result["kept"] == 0 and found.result["clips"] == found.result["dropped"] > 0
+    said = capsys.readouterr().err
+    assert "NOTHING WAS KEPT" in said and f"too_short {found.result['clips']}" in said
+    assert "Nothing was kept" in (found.folder / "report.html").read_text()
+    assert check_dataset(str(found.folder)) == []
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(
+    footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--footage", str(footage), "--dataset", str(tmp_path / "set"), "--dry-run"]
+    assert main(given) is None
+    said = capsys.readouterr().err
+    assert "coca:embedded" in said and "files" in said and "score workers" in said
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_cluster_too_small_for_the_plan_is_refused(
+    ray_here: None, footage: Path, tmp_path: Path
+) -> None:
+    arguments = ("--resources.caption_actors", "9", "--resources.actor_cpus", "1")
+    with pytest.raises(RequestError, match=r"the cluster has 2; lower resources\.caption_actors"):
+        curated(footage, tmp_path / "set", *arguments)

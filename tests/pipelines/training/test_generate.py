@@ -1,0 +1,128 @@
+"""From checkpoints to a video, with untrained networks: the plumbing, not the picture."""
+
+import dataclasses
+import json
+
+import pytest
+
+from model.presets import demo
+from pipelines.config import RequestError, TrackingConfig
+from pipelines.media import read_clip_frames, write_image
+from pipelines.storage import Store, sha256_of_file
+from pipelines.training.checkpoint import CheckpointHeader, publish_checkpoint
+from pipelines.training.clip_encoder import weights_digest
+from pipelines.training.config import GenerateConfig
+from pipelines.training.generate import contact_strip, even_sized, generate, prepare
+from tests.pipelines.training.small_dataset import picture
+from tests.pipelines.training.tiny_jobs import TINY_UNET
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    from model.encoders import load_clip, load_vae
+
+    modules = {"vae": load_vae().vae, "clip": load_clip().model}
+    return {
+        role: {"name": "embedded", "digest": weights_digest(module)}
+        for role, module in modules.items()
+    }
+
+
+def write_checkpoint(folder, stage: str, encoders, size_px) -> None:
+    """A checkpoint of an untrained tiny network, published as training does."""
+    from model.unet import VideoUNet
+
+    preset = demo()
+    unet = VideoUNet(dataclasses.replace(TINY_UNET, image_conditioning=stage == "base"))
+    diffusion = preset.base_diffusion if stage == "base" else preset.refine_diffusion
+
+    def fill(path) -> None:
+        unet.save(path / "unet")
+        unet.save(path / "ema")
+
+    def header(files, digest) -> CheckpointHeader:
+        known = {"uri": "somewhere", "digest": "0" * 32}
+        return CheckpointHeader(
+            1, digest, stage, 1, "joint", True, 1.0, 1, None, None, known, known, encoders,
+            size_px, "demo", unet.config.to_json(), dataclasses.asdict(diffusion), [], {}, "", "",
+            files,
+        )  # fmt: skip
+
+    publish_checkpoint(Store.open(str(folder)), 1, fill, header)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, encoders):
+    folder = tmp_path_factory.mktemp("models")
+    write_checkpoint(folder / "base", "base", encoders, (56, 32))
+    write_checkpoint(folder / "refine", "refine", encoders, (80, 45))
+    write_image(folder / "image.png", picture(0, 0))
+    return folder
+
+
+def config(models, out, **changes) -> GenerateConfig:
+    given = {
+        "base": str(models / "base"),
+        "refine": str(models / "refine"),
+        "image": str(models / "image.png"),
+        "prompt": "a red circle moving left over a textured background",
+        "out": str(out),
+        "frames": 4,
+        "base_steps": 2,
+        "refine_steps": 2,
+        "threads": 1,
+        "tracking": TrackingConfig(enabled=False),
+    }
+    return GenerateConfig(**{**given, **changes})
+
+
+def test_a_video_says_what_made_it_and_is_made_again_bit_by_bit(models, tmp_path):
+    result = generate(prepare(config(models, tmp_path / "one.mp4")))
+    # 45 rows: an odd size of the refinement is written as the video that 4:2:0 can hold.
+    assert (result["frames"], result["width_px"], result["height_px"]) == (4, 80, 44)
+    frames = read_clip_frames(tmp_path / "one.mp4", fps=8, width_px=80, height_px=44)
+    assert frames.shape == (4, 44, 80, 3)
+    facts = json.loads((tmp_path / "one.json").read_text())
+    assert facts["video"]["sha256"] == sha256_of_file(tmp_path / "one.mp4")
+    assert facts["settings"]["short_prompt"] == "a red circle"
+    assert set(facts["checkpoints"]) == {"base", "refine"}
+    assert (tmp_path / "one.png").is_file()
+    generate(prepare(config(models, tmp_path / "two.mp4")))
+    assert sha256_of_file(tmp_path / "two.mp4") == sha256_of_file(tmp_path / "one.mp4")
+
+
+def test_the_base_alone_can_generate(models, tmp_path):
+    result = generate(prepare(config(models, tmp_path / "base.mp4", refine="none")))
+    assert (result["width_px"], result["height_px"]) == (56, 32)
+
+
+def test_wrong_requests_are_refused_in_one_line(models, tmp_path):
+    out = tmp_path / "video.mp4"
+    with pytest.raises(RequestError, match="no such file"):
+        prepare(config(models, out, image=str(tmp_path / "none.png")))
+    (tmp_path / "words.png").write_text("these are words")
+    with pytest.raises(RequestError, match="not a picture that can be read"):
+        prepare(config(models, out, image=str(tmp_path / "words.png")))
+    with pytest.raises(RequestError, match=r"ends in \.mp4"):
+        prepare(config(models, tmp_path / "video.gif"))
+    with pytest.raises(RequestError, match="checkpoint of the refine stage"):
+        prepare(config(models, out, base=str(models / "refine")))
+
+
+def test_encoders_that_changed_since_training_are_refused(models, tmp_path, encoders):
+    changed = {**encoders, "clip": {"name": "embedded", "digest": "f" * 32}}
+    write_checkpoint(tmp_path / "base", "base", changed, (56, 32))
+    request = prepare(
+        config(models, tmp_path / "video.mp4", base=str(tmp_path / "base"), refine="none")
+    )
+    with pytest.raises(RequestError, match="trained on latents of another clip"):
+        generate(request)
+    assert not (tmp_path / "video.mp4").exists()
+
+
+def test_odd_sizes_lose_a_row_and_the_strip_stands_side_by_side():
+    import numpy as np
+
+    frames = np.zeros((9, 45, 81, 3), dtype=np.uint8)
+    assert even_sized(frames).shape == (9, 44, 80, 3)
+    assert contact_strip(picture(0, 0), frames).shape == (45, 81 * 9, 3)
