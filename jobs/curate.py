@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
 
         say(plan_in_words(config))
         return None
-    from pipelines.curation.curate import curate, prepare
+    from pipelines.curation.curate import curate
+    from pipelines.curation.prepared import prepare
     from pipelines.lineage.tracking import Tracker
 
     prepared = prepare(config)

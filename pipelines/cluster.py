@@ -55,6 +55,8 @@ def connect(config: ClusterConfig) -> Iterator[None]:
     """Joins or starts Ray for the block. A Ray that is already up in this process is reused."""
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray starts workers at niceness 15: on a machine that does anything else they starve.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

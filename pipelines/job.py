@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 from pipelines.config import RequestError
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST = 0, 1, 2
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 Main = Callable[[Sequence[str]], dict[str, Any] | None]
 
@@ -25,6 +27,8 @@ def run(main: Main) -> NoReturn:
     line, no traceback), 1 anything else.
     """
     prepare_process()
+    # As Ctrl-C: what was started is stopped and what is half-written is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         result = main(sys.argv[1:])
     except RequestError as error:

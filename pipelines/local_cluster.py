@@ -3,6 +3,7 @@ and the only thing stopped afterwards (`ray stop` would stop every cluster on th
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -21,6 +22,7 @@ import psutil
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def local_cluster(
         "RAY_AUTH_TOKEN": token,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
+        # Ray starts workers at niceness 15: on a machine that does anything else they starve.
+        "RAY_worker_niceness": "0",
         "PYTHONUNBUFFERED": "1",
     }
     output = open(log or folder / "head.log", "ab")  # noqa: SIM115 - closed in the finally below
@@ -62,6 +66,7 @@ def local_cluster(
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
     cluster = LocalCluster(
         address=f"127.0.0.1:{ports[0]}",
@@ -78,6 +83,14 @@ def local_cluster(
         _stop(head)
         output.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes the head: SIGTERM when this process goes, however it goes.
+
+    `ray start --block` then stops what it started, so not even a kill -9 leaves a head behind.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _head_command(ports: list[int], folder: Path, num_cpus: int | None) -> list[str]:

@@ -152,7 +152,7 @@ def refine_loss(
     rng: np.random.Generator,
 ) -> Tensor:
     """The refinement network run on the base's own tensors (its input layer: the first half)."""
-    tensors = dict(base.named_parameters())
+    tensors: dict[str, Tensor] = dict(base.named_parameters())
     shared = {name: tensors[name] for name, _ in refine.named_parameters()}
     shared["conv_in.weight"] = tensors["conv_in.weight"][:, : preset.refine_unet.in_channels]
     rows = torch.from_numpy(rng.integers(len(pool.latents.refine_NFCHW), size=1))

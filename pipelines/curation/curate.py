@@ -17,7 +17,6 @@ import dataclasses
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -27,21 +26,19 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cluster import connect
-from pipelines.config import RequestError
-from pipelines.curation.captioners import CaptionerFailed, check_backend
-from pipelines.curation.commit_log import commit_key
 from pipelines.curation.committed import Row, Work, cuts_of, judged_clips, samples_of, watched
-from pipelines.curation.config import CurateConfig
 from pipelines.curation.duplicates import drop_duplicates
 from pipelines.curation.figures import Figures
-from pipelines.curation.ingest import Footage, Found, collapse, list_footage
+from pipelines.curation.ingest import Footage, Found, collapse
+from pipelines.curation.prepared import Prepared, work_of
 from pipelines.curation.publish import (
     REPORT_FILE,
     dataset_manifest,
     publish_dataset,
     refuse_complete,
 )
-from pipelines.curation.report import ReportFacts, TimedRow, reasons_of, render_report
+from pipelines.curation.report import render_report
+from pipelines.curation.report_facts import ReportFacts, TimedRow, reasons_of
 from pipelines.curation.resources import ResourcePlan, plan_resources
 from pipelines.curation.shards import PlannedShard, Sample, manifest_of, plan_shards
 from pipelines.curation.tasks import (
@@ -54,6 +51,7 @@ from pipelines.curation.tasks import (
 )
 from pipelines.curation.tiers import assign_tiers
 from pipelines.curation.verdicts import STAGES, drawn_limits
+from pipelines.curation.worker_errors import plain_errors
 from pipelines.curation.writer_lock import writer_lock
 from pipelines.job import say
 from pipelines.progress import Progress
@@ -102,24 +100,6 @@ class Curated:
         return found
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A request that can be met, as far as can be known without Ray."""
-
-    config: CurateConfig
-    store: Store
-    files: list[Found]
-
-
-def prepare(config: CurateConfig) -> Prepared:
-    """Checks the request and lists the footage. Raises RequestError."""
-    store = Store.open(config.dataset)
-    refuse_complete(store)
-    files = list_footage(config.footage)
-    check_backend(config.captions)
-    return Prepared(config, store, files)
-
-
 def curate(prepared: Prepared) -> Curated:
     """Curates the footage into the dataset, going on from whatever is committed there.
 
@@ -143,35 +123,6 @@ def curate(prepared: Prepared) -> Curated:
     curated = Curated(store.uri, manifest, time.monotonic() - started_s)
     say_result(curated, clips)
     return curated
-
-
-def work_of(config: CurateConfig, store: Store) -> Work:
-    """Names every stage's results by all that decides them, and by nothing else."""
-    captions, score = config.captions, config.clip_score
-    words = [captions.backend, captions.model, captions.prompt, captions.frames]
-    keys = {
-        "watch": commit_key("watch", config.watch),
-        "captions": commit_key(
-            "captions", config.watch, words, captions.clips_per_batch, weights_of(captions.backend)
-        ),
-        "scores": commit_key(
-            "scores",
-            config.watch,
-            [score.model, score.aesthetic_weights, score.frames_per_batch],
-            weights_of(score.model),
-        ),
-        "cuts": commit_key("cuts", config.watch, config.cuts.crf, config.cuts.preset),
-    }
-    return Work(store.uri, config, keys, captions.backend, run_id=uuid.uuid4().hex[:12])
-
-
-def weights_of(model: str) -> dict[str, str]:
-    """The embedded weights' sha256: retrained under the same name, they say something else."""
-    if not model.endswith("embedded"):
-        return {}
-    from model.encoders import asset_digests
-
-    return asset_digests()
 
 
 @dataclass
@@ -359,35 +310,6 @@ def _pool(size: int) -> Any:
     import ray.data
 
     return ray.data.ActorPoolStrategy(size=size)
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """A worker's own words instead of Ray's account of where they were said."""
-    from ray.exceptions import RayError
-
-    from model.encoders import WeightsUnavailable
-
-    try:
-        yield
-    except RayError as error:
-        for cause in _causes(error):
-            if isinstance(cause, WeightsUnavailable):
-                raise RequestError(str(cause)) from None
-            if isinstance(cause, (RequestError, CaptionerFailed)):
-                raise cause from None
-        raise
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [one.__cause__, one.__context__, getattr(one, "cause", None)]
 
 
 # --- small things ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pipelines.curation.resources import plan_resources
 
 def plan_in_words(config: CurateConfig) -> str:
     """What would be done, over several lines. Raises RequestError for a wrong request."""
-    from pipelines.curation.curate import prepare
+    from pipelines.curation.prepared import prepare
 
     prepared = prepare(config)
     files = prepared.files

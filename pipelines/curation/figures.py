@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from pipelines.curation.committed import Row
-from pipelines.curation.report import TimedRow
+from pipelines.curation.report_facts import TimedRow
 
 
 class Figures:

@@ -103,6 +103,7 @@ def _mixtures(
     for half in _half_lags(fps, config.max_s, len(thumbs)):
         across, beside = _differences(coarse, half)
         score = across / (beside + 3.0)
+        # All of them: keeping only local peaks was cheaper, and missed 5 of 14 unseen ones.
         for at in np.flatnonzero((score > config.ratio) & (across > config.min_change)):
             candidates.append((float(score[at]), int(at), half))
     found: list[tuple[int, int, str]] = []

@@ -112,4 +112,6 @@ def _slopes(at: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 @cache
 def _dis() -> Any:
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow.setFinestScale(1)  # the preset's 2 saw a quarter of a small thing's motion
+    return flow

@@ -25,7 +25,7 @@ class QualityConfig:
         8.0, "less is one flat colour", unit="5th to 95th percentile of luma, levels", low=0
     )
     min_sharpness: float = setting(
-        0.23, "less is out of focus", unit="steepest pixel's part of an edge", low=0
+        0.24, "less is out of focus", unit="steepest pixel's part of an edge", low=0
     )
     max_flashes: float = setting(
         0.5, "more is a strobe or a row of flashes", unit="flashes/s", low=0

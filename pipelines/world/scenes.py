@@ -46,19 +46,19 @@ COLOUR_RGB = {
 
 _HALT_S = 0.4
 _TRAVEL_PER_S = {
-    "left": (-0.13, 0.0),
-    "right": (0.13, 0.0),
-    "up": (0.0, -0.13),
-    "down": (0.0, 0.13),
+    "left": (-0.115, 0.0),
+    "right": (0.115, 0.0),
+    "up": (0.0, -0.12),
+    "down": (0.0, 0.12),
 }
 # The content moves against the camera, always slower than a travelling object: what a caption
 # calls "moving left" also moves left on the screen under a panning camera.
-_PAN_PER_S = {"pan_left": 0.05, "pan_right": -0.05}
+_PAN_PER_S = {"pan_left": 0.04, "pan_right": -0.04}
 _ZOOM_PER_S = {"zoom_in": 0.045, "zoom_out": -0.045}
 _GROWTH_PER_S = {"grow": 0.17, "shrink": -0.17}
 _TURNS_PER_S = 0.3
 _BOUNCE_HEIGHT, _BOUNCE_PERIOD_S = 0.36, 1.1
-_PAN_MARGIN = 0.13
+_PAN_MARGIN = 0.11
 
 
 @dataclass(frozen=True)

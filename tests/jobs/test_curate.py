@@ -104,7 +104,7 @@ def test_the_dataset_is_whole_and_loads_with_plain_webdataset(
     kept = {r["key"]: r for r in made.rows("clips.parquet") if r["verdict"] == "kept"}
     shards = sorted(str(p) for p in (made.folder / "shards").glob("*.tar"))
     samples = list(wds.WebDataset(shards, shardshuffle=False).decode())
-    assert Counter(s["__key__"] for s in samples) == Counter(kept)
+    assert Counter(s["__key__"] for s in samples) == Counter(list(kept))
     for sample in samples:
         row = kept[sample["__key__"]]
         assert sample["txt"] == row["caption"] == sample["json"]["caption"]

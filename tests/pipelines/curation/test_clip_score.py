@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,7 +56,7 @@ def test_frames_are_spread_from_first_to_last(count: int, wanted: int) -> None:
     ],
 )
 def test_only_a_threshold_that_is_set_drops(
-    scores: dict[str, float], config: ClipScoreConfig, reason: str | None
+    scores: dict[str, Any], config: ClipScoreConfig, reason: str | None
 ) -> None:
     assert judge(a_clip(**scores), config).reason == reason
 

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.config import RequestError
@@ -72,6 +72,7 @@ def test_names_that_are_no_text_stay_apart_and_can_be_opened(tmp_path: Path) -> 
     assert sorted(Path(f.path).read_bytes() for f in found) == [bytes([n + 1]) for n in range(5)]
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=12), st.binary(min_size=1, max_size=12))
 def test_different_names_read_differently(a: bytes, b: bytes) -> None:
     assert (readable_name(a) == readable_name(b)) == (a == b)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.curation.report import ReportFacts, TimedRow, render_report
+from pipelines.curation.report import render_report
 from pipelines.curation.report_charts import LEFT_PX, RIGHT_PX, histogram
+from pipelines.curation.report_facts import ReportFacts, TimedRow
 from pipelines.media import jpeg_bytes
 from pipelines.records import Clip, Source
 from tests.pipelines.curation.clips_of import a_clip

@@ -58,7 +58,7 @@ def test_a_pack_holds_each_clips_frames_at_16_per_second(encoder, task, tmp_path
     np.testing.assert_array_equal(arrays["text_KLD"][0], empty)
 
 
-def test_decoded_latents_show_the_clip(encoder, task, dataset, tmp_path):
+def test_stored_latents_are_those_of_the_clips_frames_in_order(encoder, task, dataset, tmp_path):
     commit = encoder.encode_shard(Store.open(str(tmp_path)), task)
     arrays = map_safetensors(tmp_path / task.pack)
     members = {clip["clip_id"]: data for clip, data in read_members(
@@ -67,10 +67,11 @@ def test_decoded_latents_show_the_clip(encoder, task, dataset, tmp_path):
     frames = read_clip_frames(
         members[row["clip_id"]], fps=16, width_px=112, height_px=64, max_frames=64
     )
-    latents = arrays["latents_NCHW"][row["first_row"] : row["first_row"] + len(frames)]
-    shown = encoder.vae.decode(torch.from_numpy(latents.astype(np.float32)), 64, 112)
-    error = (shown - frames_to_network(frames)).square().mean()
-    assert 10 * torch.log10(4 / error) > 20  # dB; the picture, not noise (about 5)
+    stored = arrays["latents_NCHW"][row["first_row"] : row["first_row"] + len(frames)]
+    direct = encoder.vae.encode(frames_to_network(frames)).numpy()
+    np.testing.assert_allclose(stored.astype(np.float32), direct, atol=5e-3, rtol=5e-3)
+    # Frame by frame, in order: the same frames backwards are further away.
+    assert np.abs(stored - direct).mean() < 0.1 * np.abs(stored - direct[::-1]).mean()
 
 
 def test_equal_work_gives_equal_bytes_and_is_not_done_twice(encoder, task, tmp_path):
