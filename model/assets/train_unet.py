@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from model import diffusion
-from model.conditioning import Conditions, DropRates, draw_drop_masks, drop_conditions
+from model.conditioning import (
+    Conditions,
+    DropRates,
+    draw_drop_masks,
+    drop_conditions,
+    image_latents_BCFHW,
+)
 from model.conditioning import unet_arguments as arguments_of
 from model.encoders import ClipEncoder, VideoAutoencoder, load_clip, load_vae
 from model.presets import CascadePreset, demo
@@ -73,8 +80,62 @@ def train_unet(
     preset = demo()
     latents = make_latents(preset, load_vae(), scenes, seed)
     pool = Pool(latents, make_words(latents.scenes, preset, load_clip()))
-    base = VideoUNet.load(out).float() if resume else VideoUNet(preset.base_unet)
+    if resume:
+        base = VideoUNet.load(out).float()
+    else:
+        base = VideoUNet(preset.base_unet)
+        show_first_frame_everywhere(base, latents)
     train(base, preset, pool, out, minutes, seed)
+
+
+@torch.no_grad()
+def show_first_frame_everywhere(unet: VideoUNet, latents: Latents) -> None:
+    """Starts the detail branch as a copier: every frame's input gets the first frame's latent.
+
+    Left to itself a short training does not find this: frames after the first are given only a
+    constant plane, and learning to fetch the first frame through temporal attention takes far
+    longer than learning to denoise. The three projections start as the identity, exact through
+    SiLU because silu(x) - silu(-x) = x; attention starts uniform, which sums over frames; a large
+    constant fourth channel keeps its layer norm nearly linear in the other three, which carry the
+    latents' main components.
+    """
+    constant, frames = 12.0, max(LENGTHS)
+    samples_CN = latents.base_NFCHW[::7].float().permute(2, 0, 1, 3, 4).flatten(1)
+    components_C3 = torch.linalg.eigh(torch.cov(samples_CN)).eigenvectors[:, 1:]
+    channels = samples_CN.shape[0]
+    projections: Any = unet.image_latents_proj_in
+    first, second, last = (projections[i] for i in (0, 2, 4))
+    for layer in (first, second, last):
+        layer.weight.mul_(0.02)
+        layer.bias.zero_()
+    for c in range(channels):
+        plus, minus = 2 * c, 2 * c + 1
+        first.weight[plus, c, 1, 1], first.weight[minus, c, 1, 1] = 1.0, -1.0
+        second.weight[plus, plus, 1, 1], second.weight[plus, minus, 1, 1] = 1.0, -1.0
+        second.weight[minus, plus, 1, 1], second.weight[minus, minus, 1, 1] = -1.0, 1.0
+        last.weight[:3, plus, 1, 1] = components_C3[c]
+        last.weight[:3, minus, 1, 1] = -components_C3[c]
+    last.bias[3] = constant
+    branch: Any = unet.image_latents_temporal_encoder
+    # Uniform attention divides by the frames, the layer norm by about 0.433 times the constant;
+    # three factors share the way back, so that no single one is touchy.
+    gain = (frames * 0.433 * constant) ** (1 / 3)
+    branch.norm1.weight.fill_(gain)
+    branch.norm1.bias.zero_()
+    for projection in (branch.attn1.to_q, branch.attn1.to_k):
+        projection.weight.mul_(0.02)
+    identity = torch.eye(channels) * gain
+    branch.attn1.to_v.weight.mul_(0.02)[:channels].add_(identity)
+    branch.attn1.to_out[0].weight.mul_(0.02)[:, :channels].add_(identity)
+    offsets = [frames * constant / 4] * 3 + [-(frames * 3 / 4 + 1) * constant]
+    branch.attn1.to_out[0].bias.copy_(torch.tensor(offsets))
+    branch.ff.net[2].weight.zero_()
+    branch.ff.net[2].bias.zero_()
+    some_BCHW = latents.base_NFCHW[::50, 0].float()
+    frames_BFCHW = image_latents_BCFHW(some_BCHW, frames).transpose(1, 2)
+    projected = projections(frames_BFCHW.flatten(0, 1)).unflatten(0, frames_BFCHW.shape[:2])
+    arrived = branch(projected.transpose(1, 2))
+    branch.attn1.to_out[0].bias.sub_(arrived[:, :, 1:].mean(dim=(0, 2, 3, 4)))
 
 
 def train(
@@ -83,8 +144,11 @@ def train(
     """The loop: one task a step, drawn at random; a linearly falling rate; averaged weights."""
     torch.manual_seed(seed)
     refine = VideoUNet(preset.refine_unet).to("meta")
+    for name, parameter in base.named_parameters():
+        parameter.requires_grad_(not name.startswith("image_latents_"))
+    learned = [parameter for parameter in base.parameters() if parameter.requires_grad]
     average = {k: v.detach().clone() for k, v in base.state_dict().items()}
-    optimizer = torch.optim.AdamW(base.parameters(), LEARNING_RATE, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(learned, LEARNING_RATE, weight_decay=1e-4)
     rng = np.random.default_rng([seed, 1])
     started_s = saved_s = time.monotonic()
     losses: dict[str, list[float]] = {"base": [], "refine": []}
