@@ -57,8 +57,6 @@ def connect(config: ClusterConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray starts workers at niceness 15: on a machine that does anything else they starve.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # One C++ line per actor pool, about arguments that this code never loses.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Train one of the two models for a given time; the newest checkpoint is always in place."""
+    """Train one of the three models for a given time; the newest checkpoint is always in place."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--what", choices=("coca", "vae"), required=True)
+    parser.add_argument("--what", choices=("coca", "vae", "unet"), required=True)
     parser.add_argument("--minutes", type=float, default=30.0, help="CPU time of the training")
     parser.add_argument("--resume", action="store_true", help="go on from the weights in DIR")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, metavar="DIR")
@@ -30,6 +30,10 @@ def main() -> None:
         train_vae(
             arguments.out / "embedded_vae", arguments.minutes, arguments.seed, arguments.resume
         )
+    elif arguments.what == "unet":
+        from model.assets.train_unet import train_unet
+
+        train_unet(arguments.out / "unet", arguments.minutes, arguments.seed, arguments.resume)
     else:
         from model.assets.train_coca import train_coca
 

@@ -24,7 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Uploaded with each submitted job; data and environments stay behind (100 MiB is Ray's limit).
 UPLOAD_EXCLUDES = (".git", ".venv", "outputs", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-OF_RAY_ITSELF = re.compile(r"^\S+ \S+\t?(INFO|WARNING|SUCC|ERR) |^Running entrypoint|^\(\S+ pid=")
+OF_RAY_ITSELF = re.compile(
+    r"^\S+ \S+\t?(INFO|WARNING|SUCC|ERR) |^Running entrypoint|^\(\S+ pid=|^\[\d{4}-"
+)
 
 Watch = Callable[[str], None]
 
