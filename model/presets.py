@@ -93,8 +93,8 @@ def demo() -> CascadePreset:
         refine_width_px=320,
         refine_height_px=180,
         latent_downsample=4,
-        base_sampling=StageSampling("ddim", 25, 3.0),
-        refine_sampling=StageSampling("dpmpp_2m_sde", 8, 2.0, 0.2),
+        base_sampling=StageSampling("ddim", 25, 1.5),
+        refine_sampling=StageSampling("dpmpp_2m_sde", 8, 1.5, 0.2),
     )
 
 
