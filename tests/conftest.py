@@ -52,7 +52,7 @@ class Ended:
         return json.loads(self.out.splitlines()[-1])
 
 
-def run_job(*arguments: str | Path, timeout_s: float = 900, **environment: str) -> Ended:
+def run_job(*arguments: str | Path, timeout_s: float = 1800, **environment: str) -> Ended:
     """Runs `python jobs/...` in a process of its own, from the repository's root."""
     command = [sys.executable, *map(str, arguments)]
     ended = subprocess.run(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -57,9 +56,10 @@ class SubmitRunner:
         runtime_env = {"working_dir": str(REPOSITORY), "excludes": list(UPLOAD_EXCLUDES)}
         submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
         submit += ["--address", self.jobs_url, "--runtime-env-json", json.dumps(runtime_env)]
-        # Ray joins what follows `--` with spaces and gives it to a shell: quote it once more.
-        line = [*submit, "--", *(shlex.quote(word) for word in command)]
-        return _run_streamed(line, {**os.environ, **self.environment}, log, watch)
+        # Ray quotes what follows `--` for its shell: a prompt of several words stays one.
+        return _run_streamed(
+            [*submit, "--", *command], {**os.environ, **self.environment}, log, watch
+        )
 
 
 def _run_streamed(

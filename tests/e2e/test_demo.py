@@ -151,6 +151,9 @@ def test_the_video_plays_and_says_what_made_it(demo: Demo) -> None:
     info = probe(demo.result["video"])
     assert (info.width_px, info.height_px) == (320, 180)
     assert info.num_frames == 16
+    record = json.loads(Path(demo.result["video"]).with_suffix(".json").read_text())
+    assert record["settings"]["prompt"].startswith("a")  # one word of the command line, unquoted
+    assert set(record["checkpoints"]) == {"base", "refine"}
 
 
 def test_the_runs_are_linked_from_footage_to_video(demo: Demo) -> None:
