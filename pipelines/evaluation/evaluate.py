@@ -22,7 +22,7 @@ from pipelines.records import Clip, from_row
 from pipelines.shard_reader import read_sample
 from pipelines.storage import Store
 from pipelines.training.checkpoint import Checkpoint, open_checkpoint
-from pipelines.training.generate import load_cascade
+from pipelines.training.generate import even_sized, load_cascade
 
 RESULT_FILE, PLOT_FILE = "evaluation.json", "evaluation.png"
 
@@ -126,7 +126,7 @@ def _measure_all(prepared: Prepared) -> list[dict[str, Any]]:
                     show_bar=False,
                 )
                 video = Path(config.out) / f"{clip.clip_id}-seed{seed}.mp4"
-                write_video(video, _even(final_FHWC), fps=config.fps)
+                write_video(video, even_sized(final_FHWC), fps=config.fps)
                 measures = measure_video(
                     fitted_HWC, clip.caption or "", base_FHWC, final_FHWC, cascade.clip
                 )
@@ -154,11 +154,6 @@ def first_frame(dataset: Store, clip: Clip) -> np.ndarray:
         max_frames=1,
     )
     return frames_FHWC[0]
-
-
-def _even(frames_FHWC: np.ndarray) -> np.ndarray:
-    height, width = frames_FHWC.shape[1:3]
-    return frames_FHWC[:, : height - height % 2, : width - width % 2]
 
 
 def _digests(prepared: Prepared) -> dict[str, str]:
