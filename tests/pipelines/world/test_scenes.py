@@ -97,8 +97,9 @@ def test_frames_are_right_and_repeatable_at_any_size(
 def test_the_object_stays_mostly_in_a_wide_frame_and_recognisable(
     scene: Scene, time_s: float
 ) -> None:
+    # Farthest out: a traveller's own offset, its travel and glide to a halt, and a pan with it.
     place = object_placement(scene, time_s)
-    assert 0.1 < place.x < 0.9 and 0.1 < place.y < 0.9
+    assert 0.085 < place.x < 0.915 and 0.1 < place.y < 0.9
     assert 0.2 < place.size < 0.67
 
 
