@@ -47,8 +47,8 @@ class ShotMeasurer:
     text: TextMeasureConfig
     jpeg_quality: int
 
-    def __call__(self, span: Span, thumbs_NHWC: np.ndarray, moments: Sequence[Moment]) -> Measured:
-        """`thumbs_NHWC` are of all the span's frames; `moments` lie inside it."""
+    def __call__(self, span: Span, levels_N: np.ndarray, moments: Sequence[Moment]) -> Measured:
+        """`levels_N` is the mean level of each of the span's frames; `moments` lie inside it."""
         if span.kind != "shot":
             return Measured(single_shot=_TRANSITION_SCORE)
         if not moments:
@@ -56,29 +56,27 @@ class ShotMeasurer:
         crop = find_crop(
             [m.row_levels for m in moments], [m.column_levels for m in moments], self.borders
         )
-        lumas = {m.index: _cropped(m.picture.luma_HW(), crop, m) for m in moments}
         chosen = nearest(moments, span, SAMPLE_SHARES)
         looked_at = nearest(moments, span, _spread(_LOOKS))
         hashed = nearest(moments, span, _spread(HASHED_FRAMES))
+        wanted = {m.index: m for m in (*chosen, *looked_at, *hashed)}
+        lumas = {i: _cropped(m.picture.luma_HW(), crop, m) for i, m in wanted.items()}
+        pictures = [_cropped(m.picture.rgb_HWC(), crop, m) for m in _distinct(chosen)]
         return Measured(
             crop=crop,
             motion=summary([m.flow for m in moments if m.flow is not None]),
             look=median_look([look_of(lumas[m.index]) for m in _distinct(looked_at)]),
-            flashes_per_s=self._flashes_per_s(thumbs_NHWC),
+            flashes_per_s=self._flashes_per_s(levels_N),
             text_area=text_area([lumas[m.index] for m in _distinct(chosen)], self.text),
             single_shot=self._single_shot(moments),
-            phash=clip_hash([lumas[m.index] for m in hashed]),
-            jpegs=[
-                jpeg_bytes(_cropped(m.picture.rgb_HWC(), crop, m), quality=self.jpeg_quality)
-                for m in _distinct(chosen)
-            ],
+            phash=clip_hash([lumas[m.index] for m in hashed], pictures),
+            jpegs=[jpeg_bytes(picture, quality=self.jpeg_quality) for picture in pictures],
         )
 
-    def _flashes_per_s(self, thumbs_NHWC: np.ndarray) -> float | None:
+    def _flashes_per_s(self, levels_N: np.ndarray) -> float | None:
         if not self.fps:
             return None
-        levels = thumbs_NHWC.reshape(len(thumbs_NHWC), -1).mean(axis=1)
-        return count_flashes(levels, self.fps) * self.fps / len(levels)
+        return count_flashes(levels_N, self.fps) * self.fps / len(levels_N)
 
     def _single_shot(self, moments: Sequence[Moment]) -> float | None:
         if not self.fps:

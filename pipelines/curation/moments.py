@@ -19,6 +19,7 @@ MAX_MOMENTS = 160
 #: Seconds between moments: at the start of a shot, at most, and per second of its age.
 _DENSE_S, _SPARSE_S, _GROWTH = 0.16, 0.5, 0.12
 _FLOW_S = 0.12  # seconds between the two frames that motion is measured on
+_FLOW_EVERY_S = 0.3  # seconds between measurements of motion, which cost half of a moment
 
 
 @dataclass
@@ -47,14 +48,19 @@ class MomentCollector:
         self._flow_frames = max(1, round(_FLOW_S * fps))
         self._moments: list[Moment] = []
         self._waiting: list[Moment] = []
-        self._shot_start_s = 0.0
-        self._next_s = 0.0
+        self._shot_start, self._shot_start_s = 0, 0.0
+        self._next_s = self._next_flow_s = 0.0
 
-    def new_shot(self, time_s: float) -> None:
-        """Says that a shot began then: its moments are dense again."""
-        self._shot_start_s = time_s
-        last_s = self._moments[-1].time_s if self._moments else time_s
-        self._next_s = min(self._next_s, last_s + _DENSE_S)
+    def new_shot(self, index: int, time_s: float) -> None:
+        """Says that a shot began at that frame, a few frames ago: its moments are dense.
+
+        Those of its frames that were already picked, by the age of the shot before, are let go:
+        a shot's moments depend on its own frames only.
+        """
+        self._shot_start, self._shot_start_s = index, time_s
+        self._moments = [m for m in self._moments if m.index < index]
+        self._waiting = [m for m in self._waiting if m.index < index]
+        self._next_s = self._next_flow_s = time_s
 
     def push(self, timed: TimedPicture, bgr_HWC: np.ndarray) -> None:
         """`bgr_HWC` is the frame at the analysis size."""
@@ -72,11 +78,20 @@ class MomentCollector:
         small = timed.picture.small(self._sample_px)
         moment = Moment(timed.index, timed.time_s, small, rows, columns, gray_HW)
         self._moments.append(moment)
-        self._waiting.append(moment)
+        if timed.time_s >= self._next_flow_s - 1e-6:
+            self._waiting.append(moment)
+            self._next_flow_s = timed.time_s + _FLOW_EVERY_S
         age_s = timed.time_s - self._shot_start_s
         self._next_s = timed.time_s + min(max(_DENSE_S, _GROWTH * age_s), _SPARSE_S)
-        if len(self._moments) > MAX_MOMENTS:
-            self._moments = self._moments[::2]
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        if len(self._moments) <= MAX_MOMENTS:
+            return
+        before = [m for m in self._moments if m.index < self._shot_start]
+        of_shot = self._moments[len(before) :]
+        if len(of_shot) > MAX_MOMENTS:
+            self._moments = before + of_shot[::2]
 
     def take(self, start: int, end: int) -> list[Moment]:
         """The moments of frames [start, end); these and all earlier ones are forgotten.

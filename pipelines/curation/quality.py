@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from pipelines.config import setting
@@ -58,7 +59,7 @@ def judge(clip: Clip, config: QualityConfig) -> Clip:
 
 def look_of(luma_HW: np.ndarray) -> Look:
     """Measures one uint8 luma picture."""
-    low, high = np.percentile(luma_HW[::2, ::2], (5, 95))
+    low, high = levels_at(_histogram(luma_HW[::2, ::2]), (0.05, 0.95))
     return Look(float(luma_HW.mean()), float(high - low), edge_sharpness(luma_HW))
 
 
@@ -67,20 +68,45 @@ def edge_sharpness(luma_HW: np.ndarray) -> float:
 
     About 1 for a step, 1/6 for a ramp; 0 where there is no edge. Unlike the variance of the
     Laplacian it does not depend on how much there is to see, nor on noise: a sharp thing on a
-    plain ground had a lower variance than a blurred forest.
+    plain ground had a lower variance than a blurred forest. All in bytes: 0.3 ms at 384x216,
+    a sixth of the same in floats.
     """
-    luma = luma_HW.astype(np.float32)
-    heights, steepest = [], []
-    for picture in (luma, luma.T):
-        steps = np.abs(np.diff(picture, axis=1))
-        if steps.shape[1] < _EDGE_PX:
-            return 0.0
-        heights.append(np.abs(picture[:, _EDGE_PX:] - picture[:, :-_EDGE_PX]).ravel())
-        windows = [steps[:, i : steps.shape[1] - _EDGE_PX + 1 + i] for i in range(_EDGE_PX)]
-        steepest.append(np.maximum.reduce(windows).ravel())
-    height, step = np.concatenate(heights), np.concatenate(steepest)
-    strong = height >= max(_MIN_EDGE_LEVELS, float(np.percentile(height, 99.5)))
-    return float(np.median(step[strong] / height[strong])) if strong.any() else 0.0
+    if min(luma_HW.shape) <= _EDGE_PX:
+        return 0.0
+    across = _edges(luma_HW[:, 1:], luma_HW[:, :-1], luma_HW[:, _EDGE_PX:], luma_HW, (1, _EDGE_PX))
+    down = _edges(luma_HW[1:], luma_HW[:-1], luma_HW[_EDGE_PX:], luma_HW, (_EDGE_PX, 1))
+    counts = _histogram(across[0]) + _histogram(down[0])
+    least = max(_MIN_EDGE_LEVELS, levels_at(counts, (0.995,))[0])
+    strong = [(height >= least, height, step) for height, step in (across, down)]
+    shares = [step[mask] / height[mask].astype(np.float32) for mask, height, step in strong]
+    together = np.concatenate(shares)
+    return float(np.median(together)) if len(together) else 0.0
+
+
+def _edges(
+    after: np.ndarray,
+    before: np.ndarray,
+    far: np.ndarray,
+    near: np.ndarray,
+    window: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """(height over the window, steepest step of one pixel in it), uint8 of equal shape."""
+    height = cv2.absdiff(far, near[: far.shape[0], : far.shape[1]])
+    steps = cv2.absdiff(after, before)
+    steepest = cv2.dilate(steps, np.ones(window, np.uint8), anchor=(0, 0))
+    return height, steepest[: height.shape[0], : height.shape[1]]
+
+
+def _histogram(picture_HW: np.ndarray) -> np.ndarray:
+    """How many pixels have each of the 256 levels."""
+    picture = np.ascontiguousarray(picture_HW)
+    return cv2.calcHist([picture], [0], None, [256], [0, 256]).ravel()
+
+
+def levels_at(counts: np.ndarray, shares: Sequence[float]) -> list[int]:
+    """The level that each share of the pixels does not exceed."""
+    rising = np.cumsum(counts)
+    return [int(np.searchsorted(rising, share * rising[-1])) for share in shares]
 
 
 def median_look(looks: Sequence[Look]) -> Look | None:
@@ -97,14 +123,25 @@ def count_flashes(levels: np.ndarray, fps: float, jump: float = 20.0, lasts_s: f
     A flash begins and ends within a frame or two and lasts at most `lasts_s`.
     """
     reach = max(2, round(lasts_s * fps))
-    count, at = 0, 1
-    while at < len(levels):
-        base = float(np.median(levels[max(0, at - reach) : at]))
-        rise = float(levels[at]) - base
+    base = _median_before(levels, reach)
+    count, free = 0, 1
+    for at in map(int, np.flatnonzero(np.abs(levels - base) >= jump)):
+        if at < free:
+            continue
         ahead = levels[at + 1 : at + 1 + reach]
-        back = np.flatnonzero(np.abs(ahead - base) < 0.35 * abs(rise))
-        if abs(rise) >= jump and len(back):
+        back = np.flatnonzero(np.abs(ahead - base[at]) < 0.35 * abs(levels[at] - base[at]))
+        if len(back):
             count += 1
-            at += 1 + int(back[0])
-        at += 1
+            free = at + 2 + int(back[0])
     return count
+
+
+def _median_before(levels: np.ndarray, reach: int) -> np.ndarray:
+    """Per frame the median of the (up to) `reach` levels before it; its own for the first."""
+    base = np.array(levels, dtype=np.float64)
+    for at in range(1, min(reach, len(levels))):
+        base[at] = np.median(levels[:at])
+    if len(levels) > reach:
+        windows = np.lib.stride_tricks.sliding_window_view(levels, reach)[:-1]
+        base[reach:] = np.median(windows, axis=1)
+    return base

@@ -31,6 +31,10 @@ class ResourcesConfig:
         unit="GPUs",
         low=0,
     )
+    part_s: float = setting(
+        600.0, "films are watched in parts this long, at the same time", unit="s", low=1
+    )
+    part_min_mib: int = setting(64, "smaller files are watched whole", unit="MiB", low=0)
     attempts: int = setting(
         3, "how often work that kills its worker is begun before it is given up", low=1
     )

@@ -46,20 +46,21 @@ def colour_signature(yuv_planes: Sequence[np.ndarray]) -> np.ndarray:
     """
     luma, u, v = yuv_planes
     small = cv2.resize(luma, (u.shape[1], u.shape[0]), interpolation=cv2.INTER_AREA)
-    picture = cv2.GaussianBlur(np.dstack([small, u, v]), (5, 5), 0)
-    height, width = picture.shape[:2]
-    parts = []
-    for row in range(_GRID):
-        for column in range(_GRID):
-            part = picture[
-                row * height // _GRID : (row + 1) * height // _GRID,
-                column * width // _GRID : (column + 1) * width // _GRID,
-            ]
-            counts = cv2.calcHist(
-                [part], [0, 1, 2], None, list(_BINS), [0, 256, 64, 192, 64, 192]
-            ).reshape(_BINS)
-            parts.append(_softened(counts).reshape(-1) / max(1.0, float(counts.sum())))
-    return np.sqrt(np.concatenate(parts) / _GRID**2)
+    small, u, v = (cv2.GaussianBlur(plane, (5, 5), 0) for plane in (small, u, v))
+    colours = cv2.LUT(small, _LUMA_BIN) + cv2.LUT(u, _U_BIN) + cv2.LUT(v, _V_BIN)
+    height, width = colours.shape
+    parts = [
+        colours[
+            row * height // _GRID : (row + 1) * height // _GRID,
+            column * width // _GRID : (column + 1) * width // _GRID,
+        ]
+        for row in range(_GRID)
+        for column in range(_GRID)
+    ]
+    counts = np.stack([np.bincount(part.ravel(), minlength=_COLOURS) for part in parts])
+    shares = counts.astype(np.float32) @ _SOFTENER
+    shares /= np.maximum(1, counts.sum(axis=1, keepdims=True))
+    return np.sqrt(shares.ravel() / len(parts))
 
 
 def single_shot_score(signatures: Sequence[np.ndarray]) -> float | None:
@@ -94,11 +95,23 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(max(0.0, 1.0 - float(a @ b))))
 
 
-def _softened(counts: np.ndarray) -> np.ndarray:
-    """Each count shared with the neighbouring bins, so that a shade's drift is no jump."""
-    for axis in range(3):
-        padded = np.pad(counts, [(1, 1) if i == axis else (0, 0) for i in range(3)], mode="edge")
-        low = np.take(padded, range(counts.shape[axis]), axis=axis)
-        high = np.take(padded, range(2, counts.shape[axis] + 2), axis=axis)
-        counts = 0.5 * counts + 0.25 * (low + high)
-    return counts
+def _softener(bins: int) -> np.ndarray:
+    """(bins, bins): half stays, a quarter goes to either side; at an end it stays."""
+    spread = 0.5 * np.eye(bins) + 0.25 * (np.eye(bins, k=1) + np.eye(bins, k=-1))
+    spread[0, 0] += 0.25
+    spread[-1, -1] += 0.25
+    return spread.astype(np.float32)
+
+
+def _bins_of(bins: int, low: int, high: int, weight: int) -> np.ndarray:
+    """(256,) uint16: the bin of each level, times `weight`; levels outside go to the ends."""
+    found = (np.arange(256) - low) * bins // (high - low)
+    return (np.clip(found, 0, bins - 1) * weight).astype(np.uint16)
+
+
+_COLOURS = _BINS[0] * _BINS[1] * _BINS[2]
+_LUMA_BIN = _bins_of(_BINS[0], 0, 256, _BINS[1] * _BINS[2])
+_U_BIN = _bins_of(_BINS[1], 64, 192, _BINS[2])
+_V_BIN = _bins_of(_BINS[2], 64, 192, 1)
+#: Each count is shared with the neighbouring bins, so that a shade's drift is no jump.
+_SOFTENER = np.kron(np.kron(_softener(_BINS[0]), _softener(_BINS[1])), _softener(_BINS[2]))

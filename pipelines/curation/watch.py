@@ -16,52 +16,41 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
-from pipelines.config import setting
-from pipelines.curation.borders import BordersConfig
-from pipelines.curation.measure import Measured, ShotMeasurer
-from pipelines.curation.moments import Moment, MomentCollector
-from pipelines.curation.overlay_text import TextMeasureConfig
-from pipelines.curation.shots import ShotFinder, ShotsConfig, Span
+from pipelines.curation.film import (
+    WHOLE,
+    Part,
+    PartSeen,
+    clip_row,
+    finished,
+    probed,
+    see_part,
+)
+from pipelines.curation.measure import ShotMeasurer
+from pipelines.curation.moments import Moment
+from pipelines.curation.shots import Span
+from pipelines.curation.watch_config import WatchConfig
 from pipelines.media import (
-    Crop,
+    Entry,
     MediaError,
     MediaInfo,
     MediaLimits,
+    entries,
     is_image,
-    opened_pictures,
     probe,
     read_image,
     small_of_rgb,
 )
-from pipelines.media.frames import DEFAULT_FPS
-from pipelines.records import Clip, Source, clip_id_of
-from pipelines.sandbox import SandboxConfig, SandboxFault, run_limited
+from pipelines.records import Clip, Source
+from pipelines.sandbox import SandboxFault, run_limited
 
-
-@dataclass(frozen=True)
-class WatchConfig:
-    """What is measured, and how. A change means that footage is watched again."""
-
-    analysis_px: int = setting(
-        160, "longer side of the frames that cuts and motion are found on", unit="px", low=32
-    )
-    sample_px: int = setting(
-        384, "longer side of the frames the models see", unit="px", low=64, high=1024
-    )
-    jpeg_quality: int = setting(90, "of the frames the models see", low=1, high=100)
-    max_pixels: int = setting(
-        8192 * 4320, "larger pictures are refused before decoding", unit="px", low=1
-    )
-    shots: ShotsConfig = field(default_factory=ShotsConfig)
-    borders: BordersConfig = field(default_factory=BordersConfig)
-    text: TextMeasureConfig = field(default_factory=TextMeasureConfig)
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,13 +72,7 @@ def watch_source(source: Source, path: str, config: WatchConfig) -> Watched:
     if source.status != "ok":
         return Watched(source)
     try:
-        before = _identity(path)
-        watched = run_limited(
-            config.sandbox.limits(source.size_bytes), watch_file, source, path, config
-        )
-        if _identity(path) != before or before[-1] != source.size_bytes:
-            raise MediaError("changed_while_read")
-        return watched
+        return _limited(source, path, config, watch_file, source, path, config)
     except MediaError as error:
         return Watched(failed(source, error.reason))
     except OSError:
@@ -97,6 +80,38 @@ def watch_source(source: Source, path: str, config: WatchConfig) -> Watched:
     except SandboxFault as fault:
         logging.getLogger(__name__).error("watching %s failed: %s", source.uris, fault)
         return Watched(failed(source, "broken"))
+
+
+def watch_part(source: Source, path: str, part: Part, config: WatchConfig) -> PartSeen | None:
+    """One part of a film, in the child process; None when anything is wrong with it."""
+    limits = MediaLimits(max_pixels=config.max_pixels)
+    try:
+        return _limited(source, path, config, see_part, source, path, part, limits, config)
+    except (MediaError, OSError, SandboxFault):
+        return None
+
+
+def entries_of_film(source: Source, path: str, part_s: float, config: WatchConfig) -> list[Entry]:
+    """Where the film can be entered, `part_s` apart, found in the child process; empty when it
+    can't be, or is a still, or anything is wrong with it."""
+    limits = MediaLimits(max_pixels=config.max_pixels)
+    try:
+        if is_image(path):
+            return []
+        return _limited(source, path, config, entries, path, part_s, limits)
+    except (MediaError, OSError, SandboxFault):
+        return []
+
+
+def _limited(
+    source: Source, path: str, config: WatchConfig, function: Callable[..., T], *args: Any
+) -> T:
+    """The function's answer about a file that stayed the same while it was read."""
+    before = _identity(path)
+    answer = run_limited(config.sandbox.limits(source.size_bytes), function, *args)
+    if _identity(path) != before or before[-1] != source.size_bytes:
+        raise MediaError("changed_while_read")
+    return answer
 
 
 def failed(source: Source, reason: str) -> Source:
@@ -109,39 +124,8 @@ def watch_file(source: Source, path: str, config: WatchConfig) -> Watched:
     limits = MediaLimits(max_pixels=config.max_pixels)
     if is_image(path):
         return _watch_image(source, probe(path, limits), path, config)
-    return _watch_video(source, path, limits, config)
-
-
-# --- videos and stills -----------------------------------------------------------------------
-
-
-def _watch_video(source: Source, path: str, limits: MediaLimits, config: WatchConfig) -> Watched:
-    found: list[tuple[Span, Measured]] = []
-    times_s: list[float] = []
-    with opened_pictures(path, limits) as stream:
-        fps = stream.info.fps or DEFAULT_FPS
-        finder = ShotFinder(fps, config.shots)
-        collector = MomentCollector(fps, config.sample_px)
-        measure = ShotMeasurer(fps, config.borders, config.text, config.jpeg_quality)
-        for timed in stream.pictures():
-            times_s.append(timed.time_s)
-            bgr_HWC = timed.picture.bgr(config.analysis_px)
-            collector.push(timed, bgr_HWC)
-            for span, thumbs in finder.push(bgr_HWC):
-                found.append((span, measure(span, thumbs, collector.take(span.start, span.end))))
-                collector.new_shot(times_s[span.end])
-        for span, thumbs in finder.finish():
-            found.append((span, measure(span, thumbs, collector.take(span.start, span.end))))
-        times_s.append(stream.end_s)
-        info = stream.info
-    steady_fps = _steady_fps(info.fps, times_s)
-    source = _probed(source, info, len(times_s) - 1, times_s[-1], steady_fps)
-    rows = [
-        _clip(source, info, "video", index, span, (times_s[span.start], times_s[span.end]), seen)
-        for index, (span, seen) in enumerate(found)
-    ]
-    samples = {row.clip_id: seen.jpegs for row, (_, seen) in zip(rows, found, strict=True)}
-    return Watched(source, rows, samples)
+    seen = see_part(source, path, WHOLE, limits, config)
+    return Watched(*finished(seen), seen.samples)
 
 
 def _watch_image(source: Source, info: MediaInfo, path: str, config: WatchConfig) -> Watched:
@@ -157,76 +141,10 @@ def _watch_image(source: Source, info: MediaInfo, path: str, config: WatchConfig
     )
     span = Span(0, 1)
     measure = ShotMeasurer(0.0, config.borders, config.text, config.jpeg_quality)
-    seen = measure(span, np.zeros((1, 1, 1, 3), np.uint8), [moment])
-    source = _probed(source, info, 1, 0.0, None)
-    row = _clip(source, info, "image", 0, span, (0.0, 0.0), seen)
+    seen = measure(span, np.zeros(1), [moment])
+    source = dataclasses.replace(probed(source, info), fps=None, num_frames=1, duration_s=0.0)
+    row = clip_row(source, info, "image", span, (0.0, 0.0), seen)
     return Watched(source, [row], {row.clip_id: seen.jpegs})
-
-
-def _steady_fps(nominal: float | None, times_s: Sequence[float]) -> float:
-    """The container's rate, or frames over time where the two differ (a variable rate)."""
-    counted = (len(times_s) - 1) / max(times_s[-1], 1e-3)
-    if nominal and abs(nominal - counted) <= 0.02 * nominal:
-        return nominal
-    return counted
-
-
-def _probed(
-    source: Source, info: MediaInfo, num_frames: int, duration_s: float, fps: float | None
-) -> Source:
-    return dataclasses.replace(
-        source,
-        container=info.container,
-        codec=info.codec,
-        width_px=info.width_px,
-        height_px=info.height_px,
-        rotation_deg=info.rotation_deg,
-        fps=fps,
-        duration_s=duration_s,
-        num_frames=num_frames,
-    )
-
-
-def _clip(
-    source: Source,
-    info: MediaInfo,
-    kind: str,
-    shot_index: int,
-    span: Span,
-    time_span_s: tuple[float, float],
-    seen: Measured,
-) -> Clip:
-    crop = seen.crop or Crop(0, 0, info.width_px, info.height_px)
-    look, motion = seen.look, seen.motion
-    return Clip(
-        clip_id=clip_id_of(source.source_id, span.start, span.end),
-        source_id=source.source_id,
-        kind=kind,
-        shot_index=shot_index,
-        start_frame=span.start,
-        end_frame=span.end,
-        start_s=time_span_s[0],
-        end_s=time_span_s[1],
-        fps=source.fps or 0.0,
-        width_px=info.width_px,
-        height_px=info.height_px,
-        crop_x_px=crop.x_px,
-        crop_y_px=crop.y_px,
-        crop_w_px=crop.w_px,
-        crop_h_px=crop.h_px,
-        motion=motion.magnitude if motion else None,
-        motion_dx=motion.dx if motion else None,
-        motion_dy=motion.dy if motion else None,
-        sharpness=look.sharpness if look else None,
-        brightness=look.brightness if look else None,
-        contrast=look.contrast if look else None,
-        flashes=seen.flashes_per_s,
-        text_area=seen.text_area,
-        single_shot=seen.single_shot,
-        phash=seen.phash,
-        license=source.license,
-        consent=source.consent,
-    )
 
 
 def _identity(path: str) -> tuple[int, int, int, int]:

@@ -96,12 +96,18 @@ def is_image_head(head: bytes) -> bool:
 
 @contextmanager
 def opened_video(
-    source: str | Path | bytes, limits: MediaLimits = DEFAULT_LIMITS
+    source: str | Path | bytes,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    *,
+    skip_loop_filter: bool = False,
+    probed: bool = True,
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """The container and its picture stream, set to decode on one thread.
 
-    `source` is a path, or the bytes of a file. Raises MediaError with the reason why it gives
-    no picture.
+    `source` is a path, or the bytes of a file. `skip_loop_filter` decodes a fifth faster, to
+    pictures that are not quite the encoder's: good for judging, never for cutting. Not `probed`, it
+    opens 20 times quicker, without the trial decode that tells how the pictures are coded where
+    the container does not say it. Raises MediaError with the reason why it gives no picture.
     """
     head = source[:32] if isinstance(source, bytes) else head_of_file(source)
     options = {
@@ -110,6 +116,8 @@ def opened_video(
         "max_streams": str(limits.max_streams),
         "max_pixels": str(limits.max_pixels),
     }
+    if not probed:
+        options["codec_whitelist"] = "none"  # FFmpeg then finds no decoder to try
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else file_url(source)
         container = av.open(file, "r", options=options, metadata_errors="replace")
@@ -118,7 +126,10 @@ def opened_video(
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_reason_unopened(head), f"{type(error).__name__}: {error}") from None
     with container:
-        yield container, _picture_stream(container, limits)
+        stream = _picture_stream(container, limits)
+        if skip_loop_filter:
+            stream.codec_context.options |= {"skip_loop_filter": "all"}
+        yield container, stream
 
 
 def _picture_stream(container: InputContainer, limits: MediaLimits) -> av.VideoStream:

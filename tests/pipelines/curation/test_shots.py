@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipelines.curation.gradual import GradualConfig, find_gradual
-from pipelines.curation.shots import ShotFinder, ShotsConfig, Span
+from pipelines.curation.shots import QuickAdaptiveDetector, ShotFinder, ShotsConfig, Span
 from pipelines.media import opened_pictures
 from tests.pipelines.pictures import moving_square, real_clip
 
@@ -107,3 +107,28 @@ def test_nothing_is_found_in_noise_or_stillness() -> None:
     still = np.repeat(noise[:1], 60, axis=0)
     assert find_gradual(noise, FPS, GradualConfig()) == []
     assert find_gradual(still, FPS, GradualConfig()) == []
+
+
+def test_memory_is_bounded_in_a_long_shot_and_a_late_dissolve_is_found() -> None:
+    one, two = moving_square(61, 40), moving_square(62, 40)
+    finder, spans, held = ShotFinder(FPS, ShotsConfig()), [], 0
+    film = [one[0]] * 9000 + mixed(one[:20], two[:20]) + two[20:] + [two[-1]] * 60
+    for frame in film:
+        spans += [span for span, _ in finder.push(frame)]
+        held = max(held, len(finder._thumbs))
+    spans += [span for span, _ in finder.finish()]
+    assert held <= 4096
+    assert_tiles(spans, len(film))
+    assert [s.kind for s in spans] == ["shot", "dissolve", "shot"]
+    assert abs(spans[1].start - 9000) <= 2 and abs(spans[1].end - 9020) <= 2
+
+
+def test_the_quick_score_is_pyscenedetect_s_own() -> None:
+    from scenedetect import FrameTimecode
+    from scenedetect.detectors import AdaptiveDetector
+
+    quick, original = QuickAdaptiveDetector(), AdaptiveDetector()
+    for index, frame in enumerate(moving_square(71, 12) + moving_square(72, 12)):
+        timecode = FrameTimecode(index, FPS)
+        assert quick.process_frame(timecode, frame) == original.process_frame(timecode, frame)
+        assert quick._frame_score == pytest.approx(original._frame_score, abs=1e-9)

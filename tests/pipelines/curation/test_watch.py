@@ -102,7 +102,7 @@ def test_hostile_files_get_a_reason_and_others_are_unaffected(tmp_path: Path) ->
 
 def test_time_and_memory_are_limited(tmp_path: Path) -> None:
     film(tmp_path / "film.mp4", moving_square(7, 200, 640, 360))
-    quick = WatchConfig(sandbox=SandboxConfig(wall_s=0.1, wall_s_per_mib=0))
+    quick = WatchConfig(sandbox=SandboxConfig(wall_s=0.02, wall_s_per_mib=0))
     assert watched(tmp_path, quick)["film.mp4"].source.reason == "timed_out"
     frame = np.zeros((5000, 5000, 3), np.uint8)
     write_image(tmp_path / "large.png", frame)
