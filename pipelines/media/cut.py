@@ -1,27 +1,36 @@
-"""A clip out of its source: exactly the frames asked for, coded again, the same bytes every time.
+"""Clips out of their source: exactly the frames asked for, the same bytes every time.
 
-Presentation times are copied, not resampled: a variable rate stays variable, so no frame is
-dropped or doubled, and readers that want a steady rate choose frames by time. Rotation is applied
-and stretched pixels are made square, so a clip needs no side data to be shown right. Sound is
-left out.
+Where it is exact, the coded pictures are copied and only the clip's edges coded again
+(smart_cut.py); else all of it is (cut_encode.py). Either way presentation times are the source's,
+not resampled: a variable rate stays variable, so no frame is dropped or doubled, and readers that
+want a steady rate choose frames by time. Rotation is applied and stretched pixels are made square,
+so a clip needs no side data to be shown right. Sound is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import ColorRange
 
-from pipelines.media.encoders import EXACT_SCALING, Colours, encoding
+from pipelines.media.cursors import FrameCursor
+from pipelines.media.cut_encode import TimedFrame, encode_clip, encode_frames
+from pipelines.media.cut_order import (
+    Coding,
+    Crop,
+    CutFailure,
+    CutOrder,
+    CutResult,
+    FrameSpan,
+    Method,
+)
 from pipelines.media.errors import MediaError
-from pipelines.media.frames import Clock
 from pipelines.media.opening import (
     DEFAULT_LIMITS,
     MediaLimits,
@@ -29,35 +38,12 @@ from pipelines.media.opening import (
     is_image_head,
     opened_video,
 )
-from pipelines.media.picture import byte_planes
+from pipelines.media.packet_table import NotCopyable, PacketTable, table_of_packets
 from pipelines.media.probe import DecodeCount, MediaInfo, decoded, info_of_stream, read_image
-from pipelines.media.write import exact_fps, write_image
+from pipelines.media.smart_cut import SmartCutter, check_span, why_not_copied
+from pipelines.media.write import write_image
 
-#: How much earlier than the clip a seek may aim; None: decode from the first picture. The later
-#: tries are for files whose keyframes are followed by pictures shown before them.
-SEEK_BACK_S: tuple[float | None, ...] = (0.0, 10.0, None)
-SAME_TIME_S = 1e-4  # presentation times closer than this are the same frame's
-
-
-@dataclass(frozen=True)
-class CutResult:
-    """`width_px` x `height_px` of the clip's picture; `sha256` of the file's bytes."""
-
-    num_frames: int
-    width_px: int
-    height_px: int
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A rectangle in displayed source pixels."""
-
-    x_px: int
-    y_px: int
-    w_px: int
-    h_px: int
+Opened = tuple[InputContainer, av.VideoStream]
 
 
 def cut_clip(
@@ -69,6 +55,7 @@ def cut_clip(
     start_s: float,
     end_s: float,
     crop: Crop | None = None,
+    method: Method = "smart",
     crf: int = 18,
     preset: str = "veryfast",
     limits: MediaLimits = DEFAULT_LIMITS,
@@ -80,170 +67,141 @@ def cut_clip(
     these frames can't be found, and the usual reasons when the source can't be decoded; nothing
     is left at `out` then.
     """
-    target = Path(out)
+    order = CutOrder(Path(out), FrameSpan(start_frame, end_frame, start_s, end_s), crop)
+    (result,) = cut_clips(source, [order], method, Coding(crf, preset), limits)
+    if isinstance(result, CutFailure):
+        raise MediaError(result.reason, result.detail)
+    return result
+
+
+def cut_clips(
+    source: str | Path,
+    orders: Sequence[CutOrder],
+    method: Method = "smart",
+    coding: Coding | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    stop_after_s: float | None = None,
+) -> list[CutResult | CutFailure]:
+    """Writes the clips, reading the source once; quickest when they are in order of time.
+
+    A clip's bytes do not depend on the others. Gives a result for each order, or for the first
+    ones when `stop_after_s` seconds have passed, but for one at least. Raises MediaError when
+    the source gives no picture at all.
+    """
+    coding = coding or Coding()
+    deadline = None if stop_after_s is None else time.monotonic() + stop_after_s
+    results: list[CutResult | CutFailure] = []
     if is_image_head(head_of_file(source)):
-        return _cut_image(source, target, crop, limits)
-    span = Span(start_frame, end_frame, start_s, end_s)
-    for seek_back_s in SEEK_BACK_S:
-        if seek_back_s is not None and start_s <= seek_back_s:
-            continue
-        with opened_video(source, limits) as (container, stream):
-            first = next(decoded(container, stream, DecodeCount()), None)
-            if first is None:
-                raise MediaError("broken", "no picture decoded")
-            info = info_of_stream(container, stream, first)
-            frames = _frames_of_span(container, stream, info, span, seek_back_s)
-            size = _encode(target, frames, info, span, crop, {"crf": str(crf), "preset": preset})
-        if size:
-            return _result(target, span.num_frames, *size)
-    raise MediaError("cut_failed", f"frames {start_frame}-{end_frame} not found")
+        return [_cut_image(source, order, limits) for order in orders]
+    with ExitStack() as stack:
+        film = _Film(source, coding or Coding(), limits, stack)
+        for order in orders:
+            results.append(_cut_one(film, order, method))
+            if deadline is not None and time.monotonic() > deadline:
+                break
+    return results
 
 
-@dataclass(frozen=True)
-class Span:
-    """Frames [start_frame, end_frame), shown from `start_s` to `end_s` after the first picture."""
-
-    start_frame: int
-    end_frame: int
-    start_s: float
-    end_s: float
-
-    @property
-    def num_frames(self) -> int:
-        return self.end_frame - self.start_frame
-
-
-def _frames_of_span(
-    container: InputContainer,
-    stream: av.VideoStream,
-    info: MediaInfo,
-    span: Span,
-    seek_back_s: float | None,
-) -> Iterator[tuple[av.VideoFrame, float]]:
-    """The span's frames with their times: found by time after a seek, by number without one."""
-    aim_s = 0.0 if seek_back_s is None else span.start_s - seek_back_s
-    time_base = stream.time_base or Fraction(1, 90000)
-    container.seek(int((info.start_s + aim_s) / time_base), stream=stream, backward=True)
-    clock = Clock(info)
-    for index, frame in enumerate(decoded(container, stream, DecodeCount())):
-        time_s = clock.time_s(frame)
-        if seek_back_s is None:
-            if index >= span.end_frame:
-                return
-            if index >= span.start_frame:
-                yield frame, time_s
-        elif time_s > span.end_s - SAME_TIME_S:
-            return
-        elif time_s > span.start_s - SAME_TIME_S:
-            yield frame, time_s
-
-
-def _encode(
-    target: Path,
-    frames: Iterator[tuple[av.VideoFrame, float]],
-    info: MediaInfo,
-    span: Span,
-    crop: Crop | None,
-    options: dict[str, str],
-) -> tuple[int, int] | None:
-    """(width_px, height_px) of what was written; None, and no file, when the span isn't whole."""
-    first = next(frames, None)
-    if first is None or abs(first[1] - span.start_s) > SAME_TIME_S:
-        return None
-    box = crop or Crop(0, 0, info.width_px, info.height_px)
-    width_px, height_px = box.w_px // 2 * 2, box.h_px // 2 * 2
-    if width_px < 2 or height_px < 2:
-        raise MediaError("cut_failed", f"nothing left inside {box}")
-    time_base = _time_base(info)
-    written = 0
+def _cut_one(film: _Film, order: CutOrder, method: Method) -> CutResult | CutFailure:
     try:
-        with encoding(
-            target,
-            codec="libx264",
-            width_px=width_px,
-            height_px=height_px,
-            pix_fmt="yuv420p",
-            rate=exact_fps(span.num_frames / max(span.end_s - span.start_s, 1e-3)),
-            time_base=time_base,
-            options=options,
-            colours=Colours(first[0].colorspace, first[0].color_primaries, first[0].color_trc),
-        ) as encode:
-            for (frame, time_s), next_s in _with_next_time(first, frames, span.end_s):
-                picture = _picture(frame, info, box, width_px, height_px)
-                picture.time_base = time_base
-                picture.pts = round((time_s - span.start_s) / time_base)
-                picture.duration = max(1, round((next_s - time_s) / time_base))
-                encode(picture)
-                written += 1
-            if written != span.num_frames:
-                raise _SpanBroken
-    except _SpanBroken:
+        if method == "smart" and not order.crop:
+            with suppress(NotCopyable):
+                return film.copied(order)
+        return film.encoded(order)
+    except MediaError as error:
+        return CutFailure(error.reason, error.detail)
+
+
+class _Film:
+    """A source opened for all its clips; `stack` closes what a clip needed and so was opened."""
+
+    def __init__(
+        self, source: str | Path, coding: Coding, limits: MediaLimits, stack: ExitStack
+    ) -> None:
+        self._source = source
+        self._coding = coding
+        self._limits = limits
+        self._stack = stack
+
+    def copied(self, order: CutOrder) -> CutResult:
+        """Raises NotCopyable."""
+        if self._cutter is None:
+            raise NotCopyable("nothing of this film")
+        try:
+            method = self._cutter.cut(order)
+        except (av.FFmpegError, ValueError) as error:
+            raise NotCopyable(f"{type(error).__name__}: {error}") from None
+        return _result(order, method, *self._cutter.size_px)
+
+    def encoded(self, order: CutOrder) -> CutResult:
+        container, stream, info = self._pictures
+        if self._table is not None:
+            with suppress(NotCopyable):
+                frames = self._frames_of(order.span, self._table)
+                if size := encode_frames(frames, info, order, self._coding):
+                    return _result(order, "encoded", *size)
+            self._cursor.forget()
+        size = encode_clip(container, stream, info, order, self._coding)
+        return _result(order, "encoded", *size)
+
+    def _frames_of(self, span: FrameSpan, table: PacketTable) -> Iterator[TimedFrame]:
+        """Raises NotCopyable where the packets do not say which frames these are."""
+        check_span(table, span)
+        for number, frame in enumerate(self._cursor.frames(span.start_frame, span.end_frame)):
+            yield frame, table.time_s(span.start_frame + number)
+
+    @cached_property
+    def _packets(self) -> Opened:
+        return self._stack.enter_context(opened_video(self._source, self._limits, probed=False))
+
+    @cached_property
+    def _table(self) -> PacketTable | None:
+        with suppress(NotCopyable):
+            return table_of_packets(*self._packets)
         return None
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError("cut_failed", f"{type(error).__name__}: {error}") from None
-    return width_px, height_px
+
+    @cached_property
+    def _cutter(self) -> SmartCutter | None:
+        """None where nothing of the film can be copied."""
+        if self._table is None:
+            return None
+        with suppress(NotCopyable):
+            first = next(FrameCursor(*self._packets, self._table).frames(0, 1))
+            info = info_of_stream(*self._packets, first)
+            if not why_not_copied(self._table, info, first.format.name):
+                return SmartCutter(self._packets, lambda: self._cursor, self._table, self._coding)
+        return None
+
+    @cached_property
+    def _pictures(self) -> tuple[InputContainer, av.VideoStream, MediaInfo]:
+        opened = self._stack.enter_context(opened_video(self._source, self._limits))
+        first = next(decoded(*opened, DecodeCount()), None)
+        if first is None:
+            raise MediaError("broken", "no picture decoded")
+        return *opened, info_of_stream(*opened, first)
+
+    @cached_property
+    def _cursor(self) -> FrameCursor:
+        assert self._table is not None
+        return FrameCursor(*self._pictures[:2], self._table)
 
 
-class _SpanBroken(Exception):
-    """Fewer or more frames between the two times than the span has."""
+def _cut_image(source: str | Path, order: CutOrder, limits: MediaLimits) -> CutResult | CutFailure:
+    crop = order.crop
+    try:
+        image_HWC = read_image(source, limits)
+        if crop:
+            rows = slice(crop.y_px, crop.y_px + crop.h_px)
+            image_HWC = image_HWC[rows, crop.x_px : crop.x_px + crop.w_px]
+        if order.out.suffix.lower() not in (".jpg", ".jpeg") or not image_HWC.size:
+            raise MediaError("cut_failed", "a still becomes a .jpg with at least one pixel")
+        write_image(order.out, image_HWC)
+    except MediaError as error:
+        return CutFailure(error.reason, error.detail)
+    return _result(order, "encoded", image_HWC.shape[1], image_HWC.shape[0])
 
 
-def _with_next_time(
-    first: tuple[av.VideoFrame, float], rest: Iterator[tuple[av.VideoFrame, float]], end_s: float
-) -> Iterator[tuple[tuple[av.VideoFrame, float], float]]:
-    before = first
-    for now in rest:
-        yield before, now[1]
-        before = now
-    yield before, end_s
-
-
-def _time_base(info: MediaInfo) -> Fraction:
-    """The source's, so that times stay exact; 1/90000 where it is too fine for H.264."""
-    base = info.time_base
-    return base if base and base.denominator <= 1_000_000 else Fraction(1, 90000)
-
-
-def _picture(
-    frame: av.VideoFrame, info: MediaInfo, box: Crop, width_px: int, height_px: int
-) -> av.VideoFrame:
-    """The box of the frame, upright, 8-bit 4:2:0 limited range. Odd corners move to even ones."""
-    turned = info.rotation_deg % 180 == 90
-    size = (info.height_px, info.width_px) if turned else (info.width_px, info.height_px)
-    frame = frame.reformat(
-        width=size[0],
-        height=size[1],
-        format="yuv420p",
-        dst_color_range=ColorRange.MPEG,
-        interpolation=EXACT_SCALING,
-        threads=1,
-    )
-    whole = (width_px, height_px) == (frame.width, frame.height)
-    if whole and not info.rotation_deg:
-        return frame
-    turns = -info.rotation_deg // 90 % 4
-    luma, *chroma = (np.rot90(p, turns) for p in byte_planes(frame))
-    x, y = box.x_px // 2, box.y_px // 2
-    w, h = width_px // 2, height_px // 2
-    parts = [luma[2 * y : 2 * (y + h), 2 * x : 2 * (x + w)]]
-    parts += [plane[y : y + h, x : x + w] for plane in chroma]
-    stacked = np.concatenate([np.ascontiguousarray(p).reshape(-1) for p in parts])
-    return av.VideoFrame.from_ndarray(stacked.reshape(h * 3, 2 * w), format="yuv420p")
-
-
-def _cut_image(
-    source: str | Path, target: Path, crop: Crop | None, limits: MediaLimits
-) -> CutResult:
-    image_HWC = read_image(source, limits)
-    if crop:
-        image_HWC = image_HWC[crop.y_px : crop.y_px + crop.h_px, crop.x_px : crop.x_px + crop.w_px]
-    if target.suffix.lower() not in (".jpg", ".jpeg") or not image_HWC.size:
-        raise MediaError("cut_failed", "a still becomes a .jpg with at least one pixel")
-    write_image(target, image_HWC)
-    return _result(target, 1, image_HWC.shape[1], image_HWC.shape[0])
-
-
-def _result(target: Path, num_frames: int, width_px: int, height_px: int) -> CutResult:
-    data = target.read_bytes()
+def _result(order: CutOrder, method: str, width_px: int, height_px: int) -> CutResult:
+    data = order.out.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    return CutResult(num_frames, width_px, height_px, len(data), sha256)
+    return CutResult(order.span.num_frames, width_px, height_px, len(data), sha256, method)

@@ -85,8 +85,9 @@ class PictureStream:
         missing = (self._container_frames or 0) - count.packets
         if count.cut_short or missing > 0:
             raise MediaError("truncated", f"{count.packets} of {self._container_frames} packets")
-        said_s, seen_s = self.info.duration_s, clock.end_s
-        if not self._container_frames and said_s and seen_s < 0.9 * said_s - 1.0:
+        said_s, seen_s = self.info.duration_s or 0.0, max(clock.end_s, clock.shown_s)
+        usual_s = 0.05 * said_s + 0.3 if self.info.duration_is_of_pictures else 0.1 * said_s + 1.0
+        if not self._container_frames and seen_s < said_s - usual_s:
             raise MediaError("truncated", f"{seen_s:.2f} s of {said_s:.2f} s")
 
 
@@ -101,12 +102,14 @@ class Clock:
         self._start_s = info.start_s
         self._step_s = 1.0 / (info.fps or DEFAULT_FPS)
         self._last_s: float | None = None
+        self.shown_s = 0.0  # until when the last picture is shown, where the file says it
 
     def time_s(self, frame: av.VideoFrame) -> float:
         time_s = None if frame.time is None else frame.time - self._start_s
         if self._last_s is not None and (time_s is None or time_s <= self._last_s + 1e-6):
             time_s = self._last_s + self._step_s
         self._last_s = time_s or 0.0
+        self.shown_s = self._last_s + (frame.duration or 0) * float(frame.time_base or 0)
         return self._last_s
 
     @property

@@ -113,7 +113,7 @@ def opened_video(
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
-        "max_streams": str(limits.max_streams),
+        "max_streams": str(limits.max_streams + 1),  # one more, to see that there are more
         "max_pixels": str(limits.max_pixels),
     }
     if not probed:

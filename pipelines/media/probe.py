@@ -34,8 +34,8 @@ class MediaInfo:
     """`width_px` x `height_px` is the picture as displayed: square pixels, upright.
 
     `rotation_deg` is how far a player turns the coded picture clockwise. `num_frames` and
-    `duration_s` are the container's word, None where it has none; `start_s` is the first
-    picture's presentation time.
+    `duration_s` are the container's word, None where it has none (`duration_is_of_pictures`: sound
+    that goes on for longer is not counted); `start_s` is the first picture's presentation time.
     """
 
     kind: str
@@ -49,6 +49,7 @@ class MediaInfo:
     fps: float | None = None
     num_frames: int | None = None
     duration_s: float | None = None
+    duration_is_of_pictures: bool = False
     start_s: float = 0.0
     time_base: Fraction | None = None
 
@@ -84,7 +85,8 @@ def info_of_stream(
         rotation_deg=-first.rotation % 360,
         fps=_fps(stream),
         num_frames=stream.frames or None,
-        duration_s=_duration_s(container, stream),
+        duration_s=_pictures_s(stream) or _container_s(container),
+        duration_is_of_pictures=_pictures_s(stream) is not None,
         start_s=first.time or 0.0,
         time_base=stream.time_base,
     )
@@ -207,12 +209,15 @@ def _fps(stream: av.VideoStream) -> float | None:
     return float(rate)
 
 
-def _duration_s(container: InputContainer, stream: av.VideoStream) -> float | None:
-    """The picture stream's own length; the container's counts sound too and is the last resort."""
+def _pictures_s(stream: av.VideoStream) -> float | None:
+    """How long the picture stream says it is."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    if tag := _clock_s(stream.metadata.get("DURATION")):
-        return tag
+    return _clock_s(stream.metadata.get("DURATION"))
+
+
+def _container_s(container: InputContainer) -> float | None:
+    """How long the whole is, sound and all: the last resort."""
     return container.duration / av.time_base if container.duration else None
 
 

@@ -1,5 +1,6 @@
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_frames_that_are_not_there_are_a_reason_and_no_file(tmp_path: Path) -> N
 def test_a_still_becomes_a_jpeg(tmp_path: Path) -> None:
     (image,) = numbered(1)
     write_image(tmp_path / "still.png", image)
-    where = {"start_frame": 0, "end_frame": 1, "start_s": 0.0, "end_s": 0.0}
+    where: dict[str, Any] = {"start_frame": 0, "end_frame": 1, "start_s": 0.0, "end_s": 0.0}
     result = cut_clip(
         tmp_path / "still.png", tmp_path / "clip.jpg", **where, crop=Crop(4, 6, 40, 30)
     )
