@@ -1,8 +1,12 @@
-"""Footage -> dataset: watches every file once, judges every shot, cuts and shards what is kept."""
+"""Footage -> dataset: watches every file once, judges every shot, cuts and shards what is kept.
+
+With --what-if: how an existing --dataset would look at other thresholds; writes nothing.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +18,26 @@ from pipelines.curation.config import PRESETS, CurateConfig
 from pipelines.job import run, say
 
 if TYPE_CHECKING:
-    from pipelines.curation.curate import Curated
+    from pipelines.curation.outcome import Curated
     from pipelines.lineage.tracking import Run
 
 EXAMPLES = """examples:
   python jobs/curate.py --footage films --dataset data/set
   python jobs/curate.py --footage films --dataset data/set --preset paper --limits.min_duration_s 3
   python jobs/curate.py --footage films --dataset data/set --captions.backend sidecar --dry-run
+  python jobs/curate.py --what-if --dataset data/set --motion.min_motion 0.05
   ray job submit --working-dir . -- python jobs/curate.py --footage /films --dataset /data/set
 
-A job that was killed goes on where it stopped when the same command is given again.
+A job that was killed goes on where it stopped when the same command is given again. A new dataset
+beside an old one (or with the same --work) watches, captions, scores and cuts only what is new.
 """
 
 
 def main(argv: Sequence[str]) -> dict[str, Any] | None:
-    """Keys: dataset digest sources clips kept dropped seconds report tracking_uri run_id."""
+    """Keys: dataset digest sources clips kept dropped seconds done report tracking_uri run_id."""
+    if "--what-if" in argv and not {"-h", "--help"} & set(argv):
+        return simulate([word for word in argv if word != "--what-if"])
+    argv = [word for word in argv if word != "--what-if"]
     request = parse_request(
         CurateConfig,
         PRESETS,
@@ -59,10 +68,23 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         "digest": curated.digest,
         **{key: counts[key] for key in ("sources", "clips", "kept", "dropped")},
         "seconds": round(curated.seconds, 1),
+        "done": dict(curated.done),
         "report": curated.report,
         "tracking_uri": tracker.uri,
         "run_id": tracked.run_id,
     }
+
+
+def simulate(argv: Sequence[str]) -> dict[str, Any]:
+    """Keys: dataset digest clips kept dropped seconds what_if."""
+    from pipelines.curation.what_if import answer, read_question
+    from pipelines.curation.what_if_text import result_of, table_of
+
+    started_s = time.monotonic()
+    question = read_question(argv)
+    found = answer(question)
+    say(table_of(question, found))
+    return result_of(question, found, time.monotonic() - started_s)
 
 
 def record(tracked: Run, name: str, curated: Curated) -> None:

@@ -98,6 +98,15 @@ class Store:
         filesystem, root = self._filesystem()
         return bytes(filesystem.cat_file(f"{root}/{relative}"))
 
+    def read_range(self, relative: str, start: int, size: int) -> bytes:
+        """`size` bytes from `start`; fewer where the file ends before."""
+        if self.is_local:
+            with open(self.path(relative), "rb") as file:
+                file.seek(start)
+                return file.read(size)
+        filesystem, root = self._filesystem()
+        return bytes(filesystem.cat_file(f"{root}/{relative}", start=start, end=start + size))
+
     def read_json(self, relative: str) -> Any:
         return json.loads(self.read_bytes(relative))
 

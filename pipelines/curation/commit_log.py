@@ -1,37 +1,41 @@
-"""What is finished, source by source: one file that appears whole, or not at all.
+"""What is finished, source by source: files that appear whole, or not at all.
 
 Ray Data's own checkpoint loses rows when one film fans out to many clips and is resumed after a
-crash, so resuming is ours. A stage's result for one source is one parquet file, published
+crash, so resuming is ours. A stage's result for one source is a parquet file, published
 atomically under a folder named by everything that decides the result:
 
-    DATASET/_work/<stage>/<key>/<source_id>.parquet
+    WORK/<stage>/<key>/<source_id>.parquet          all of it: what was watched
+    WORK/<stage>/<key>/<source_id>/<part>.parquet   so far: captions and scores of some clips
 
-Whoever finds the file finds all of the result; a stage killed at any moment redoes only the
-sources whose file is missing. Two workers that commit the same source write the same rows, so it
-does not matter who comes last. Changing a threshold changes no key of `watch`; changing the
-captioner changes only the key of `captions`.
+WORK is shared by all datasets beside it, and by jobs that run at the same time: nothing in it is
+ever changed, and two workers that commit the same thing write the same rows, so it does not matter
+who comes last. Changing a threshold changes no key; changing the captioner changes only that of
+`captions`. Whoever deletes the folder loses time, nothing else.
 """
 
 from __future__ import annotations
 
+import hashlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.config import config_hash
-from pipelines.storage import Store
+from pipelines.storage import TEMPORARY_PREFIX, Store
 
 WORK_FOLDER = "_work"
 
-#: Raised by one when a stage would write something else for the same input and configuration.
-STAGE_VERSIONS = {"watch": 1, "captions": 1, "scores": 1, "cuts": 1}
+#: Half-written files in a shared folder may be another job's; this old they are a dead one's.
+STALE_AFTER_S = 24 * 3600.0
 
 
 def commit_key(stage: str, *decides: Any) -> str:
-    """Names the results of a stage by its name, its version and whatever decides them."""
-    return config_hash([stage, STAGE_VERSIONS[stage], list(decides)])
+    """Names the results of a stage by its name and whatever decides them."""
+    return config_hash([stage, list(decides)])
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,13 @@ class CommitLog:
 
     @property
     def folder(self) -> str:
-        return f"{WORK_FOLDER}/{self.stage}/{self.key}"
+        return f"{self.stage}/{self.key}"
 
     def path_of(self, source_id: str) -> str:
         return f"{self.folder}/{source_id}.parquet"
 
     def committed(self) -> set[str]:
-        """Source ids that have a result."""
+        """Source ids that have a whole result."""
         return {
             PurePosixPath(name).stem
             for name in self.store.list_files(self.folder)
@@ -62,13 +66,53 @@ class CommitLog:
 
     def read(self, source_id: str, columns: list[str] | None = None) -> pa.Table | None:
         """The committed rows, or None when there is no commit."""
-        if not self.has(source_id):
-            return None
-        return self.store.read_table(self.path_of(source_id), columns=columns)
+        return read_if_whole(self.store, self.path_of(source_id), columns)
 
     def write(self, source_id: str, table: pa.Table) -> None:
-        """Publishes the result: after this returns it survives any crash."""
+        """Publishes the whole result: after this returns it survives any crash."""
         self.store.write_table(self.path_of(source_id), table)
+
+    def add(self, source_id: str, table: pa.Table) -> None:
+        """Publishes some rows beside those that are there; equal rows are there once."""
+        self.store.write_table(f"{self.folder}/{source_id}/{_name_of(table)}.parquet", table)
+
+    def read_parts(self, source_id: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """What was added, in the order of the parts' names."""
+        for name in self.store.list_files(f"{self.folder}/{source_id}"):
+            table = read_if_whole(self.store, name, columns)
+            if table is not None:
+                yield table
+
+
+def read_if_whole(store: Store, path: str, columns: list[str] | None = None) -> pa.Table | None:
+    """The table, or None where there is none or a damaged one: the work is then done again."""
+    try:
+        return store.read_table(path, columns=columns)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    except OSError as error:
+        if error.errno is None:  # not the system's: parquet's own word for bytes that are not right
+            return None
+        raise
+
+
+def _name_of(table: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:32]
+
+
+def remove_stale_temporaries(store: Store, older_than_s: float = STALE_AFTER_S) -> None:
+    """Clears what dead jobs left half-written; what is younger may be a living one's."""
+    if not store.is_local:
+        return
+    for path in Path(store.uri).rglob(f"{TEMPORARY_PREFIX}*"):
+        try:
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
+        except OSError:  # its writer was faster
+            continue
 
 
 @dataclass(frozen=True)
@@ -88,7 +132,7 @@ class AttemptCap:
     def begin(self, stage: str, name: str) -> bool:
         """Marks an attempt; False when all allowed ones were begun before."""
         for attempt in range(1, self.limit + 1):
-            mark = f"{WORK_FOLDER}/attempts/{self.run_id}/{stage}-{name}-{attempt}"
+            mark = f"attempts/{self.run_id}/{stage}-{name}-{attempt}"
             if not self.store.exists(mark):
                 self.store.write_bytes(mark, b"")
                 return True

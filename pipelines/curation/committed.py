@@ -2,6 +2,10 @@
 
 Nothing but ids and places travels between workers: every stage reads what the one before it
 committed. So a rerun, which finds some of it done, sees exactly what the first run saw.
+
+What equal work would find again is shared by all datasets of a work folder. What only this dataset
+may go by is in its own `_work/` and goes when it is complete: cuts not yet in a shard, texts beside
+the films, and failures that may have been the moment's.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ Row = dict[str, Any]
 
 SAMPLES = pa.field("samples", pa.list_(pa.binary()))
 SOURCE_KEY, SECONDS_KEY, RUN_KEY = b"source", b"seconds", b"run"
+SIDECAR = "sidecar"
 
 #: Failures that may be the machine's, or the moment's: the next run tries such a file again.
 PASSING_REASONS = frozenset(
@@ -43,6 +48,8 @@ SCORES_SCHEMA = pa.schema(
         ("temporal_consistency", pa.float32()),
         ("aesthetic", pa.float32()),
         ("embedding", pa.list_(pa.float16())),
+        ("subject_area", pa.float32()),
+        ("nsfw", pa.float32()),
     ]
 )
 CUTS_SCHEMA = pa.schema(
@@ -51,15 +58,29 @@ CUTS_SCHEMA = pa.schema(
         ("size_bytes", pa.int64()),
         ("sha256", pa.string()),
         ("failed", pa.string()),
+        ("method", pa.string()),
+        ("leak_frames", pa.int32()),
+        ("lost_frames", pa.int32()),
+        ("cut_again", pa.bool_()),
     ]
 )
 
 
+class LostWork(RuntimeError):
+    """Something committed has gone, or was damaged, while the job ran."""
+
+    def __init__(self, work: Work, source_id: str, what: str) -> None:
+        super().__init__(
+            f"{work.shared_uri}: {what} of source {source_id} is gone; run the same command again"
+        )
+
+
 @dataclass(frozen=True)
 class Work:
-    """What every worker is told: the place, the configuration, and where results are committed."""
+    """What every worker is told: the places, the configuration, and how results are named."""
 
     dataset: str
+    shared_uri: str
     config: CurateConfig
     keys: Mapping[str, str]
     captioner_name: str
@@ -67,17 +88,37 @@ class Work:
 
     @cached_property
     def store(self) -> Store:
+        """The dataset."""
         return Store(self.dataset)
 
+    @cached_property
+    def scratch(self) -> Store:
+        """Of this dataset alone, until it is complete."""
+        return Store(self.store.path(WORK_FOLDER))
+
+    @cached_property
+    def shared(self) -> Store:
+        """The work folder: results by content, for any dataset."""
+        return Store(self.shared_uri)
+
     def log(self, stage: str) -> CommitLog:
-        return CommitLog(self.store, stage, self.keys[stage])
+        """`watch`, `failures`, `captions` and `scores` are shared; `passing`, `sidecar` (texts
+        beside the films) and `cuts` are the dataset's own."""
+        own = stage in ("passing", SIDECAR, "cuts")
+        return CommitLog(self.scratch if own else self.shared, stage, self.keys[stage])
+
+    @property
+    def texts_beside(self) -> bool:
+        """True when captions are read from files, which may say something else every time."""
+        return self.config.captions.backend == SIDECAR
 
     @property
     def attempts(self) -> AttemptCap:
-        return AttemptCap(self.store, self.run_id, self.config.resources.attempts)
+        return AttemptCap(self.scratch, self.run_id, self.config.resources.attempts)
 
     def cut_path(self, clip: Clip) -> str:
-        folder = f"{WORK_FOLDER}/cuts/{self.keys['cuts']}/{clip.source_id}"
+        """Where its cut waits for a shard, below `scratch`."""
+        folder = f"{self.log('cuts').folder}/{clip.source_id}"
         return f"{folder}/{clip.clip_id}.{extension_of(clip)}"
 
 
@@ -103,11 +144,38 @@ def seconds_of(table: pa.Table) -> float:
     return float(table.schema.metadata[SECONDS_KEY])
 
 
+def commit_watched(work: Work, source: Source, table: pa.Table) -> None:
+    """What was seen is for everybody; a failure counts under equal limits, or in this run only."""
+    if source.status == "ok":
+        log = "watch"
+    else:
+        log = "passing" if source.reason in PASSING_REASONS else "failures"
+    work.log(log).write(source.source_id, table)
+
+
+def _seen(work: Work, source_id: str, columns: list[str]) -> pa.Table | None:
+    """What this run goes by. Its own failures come first, or another job that does better at the
+    same time would change the source under its hands."""
+    table = work.log("passing").read(source_id, columns)
+    if table is not None and table.schema.metadata[RUN_KEY].decode() == work.run_id:
+        return table
+    for log in ("failures", "watch"):
+        table = work.log(log).read(source_id, columns)
+        if table is not None:
+            return table
+    return None
+
+
+def settled(work: Work, source_id: str) -> bool:
+    """True when the source needs no watching: it was seen, or failed for good or in this run."""
+    return _seen(work, source_id, ["clip_id"]) is not None
+
+
 def watched(work: Work, source_id: str) -> tuple[Source, list[Clip], float]:
     """The source, its clips as measured, and the seconds it took. It must be committed."""
-    table = work.log("watch").read(source_id, columns=CLIP_SCHEMA.names)
+    table = _seen(work, source_id, CLIP_SCHEMA.names)
     if table is None:
-        raise RuntimeError(f"source {source_id} was not watched")
+        raise LostWork(work, source_id, "what was watched")
     return source_of(table), from_table(Clip, table), seconds_of(table)
 
 
@@ -117,18 +185,9 @@ def measured_clips(work: Work, source: Source) -> list[Clip]:
     return [dataclasses.replace(c, license=source.license, consent=source.consent) for c in clips]
 
 
-def settled(work: Work, source_id: str) -> bool:
-    """True when the source needs no watching: it was seen, or failed for good or in this run."""
-    table = work.log("watch").read(source_id, columns=["clip_id"])
-    if table is None:
-        return False
-    passing = source_of(table).reason in PASSING_REASONS
-    return not passing or table.schema.metadata[RUN_KEY].decode() == work.run_id
-
-
 def samples_of(work: Work, source_id: str) -> dict[str, list[bytes]]:
     """JPEG bytes of each clip's sampled frames, in order of time."""
-    table = work.log("watch").read(source_id, columns=["clip_id", SAMPLES.name])
+    table = _seen(work, source_id, ["clip_id", SAMPLES.name])
     if table is None:
         return {}
     columns = (table["clip_id"].to_pylist(), table[SAMPLES.name].to_pylist())
@@ -136,13 +195,30 @@ def samples_of(work: Work, source_id: str) -> dict[str, list[bytes]]:
 
 
 def raw_captions(work: Work, source_id: str) -> dict[str, str]:
-    table = work.log("captions").read(source_id)
-    return {} if table is None else {r["clip_id"]: r["raw_caption"] for r in table.to_pylist()}
+    """The captioner's words by clip_id."""
+    if work.texts_beside:
+        table = work.log(SIDECAR).read(source_id)
+        parts = [] if table is None else [table]
+    else:
+        parts = list(work.log("captions").read_parts(source_id))
+    return {r["clip_id"]: r["raw_caption"] for part in parts for r in part.to_pylist()}
 
 
-def scores_of(work: Work, source_id: str) -> dict[str, Row]:
-    table = work.log("scores").read(source_id)
-    return {} if table is None else {r["clip_id"]: r for r in table.to_pylist()}
+def commit_captions(work: Work, source_id: str, captions: Mapping[str, str]) -> None:
+    rows = ({"clip_id": k, "raw_caption": v} for k, v in captions.items())
+    table = table_of(rows, CAPTIONS_SCHEMA)
+    if work.texts_beside:
+        work.log(SIDECAR).write(source_id, table)
+    else:
+        work.log("captions").add(source_id, table)
+
+
+def scores_of(
+    work: Work, source_id: str, columns: list[str] | None = None
+) -> dict[tuple[str, str], Row]:
+    """By clip_id and the text that was scored with it: other captioners' scores stay of use."""
+    parts = work.log("scores").read_parts(source_id, columns)
+    return {(r["clip_id"], r["text"]): r for part in parts for r in part.to_pylist()}
 
 
 def cuts_of(work: Work, source_id: str) -> dict[str, Row]:
@@ -156,20 +232,30 @@ def judged_clips(work: Work, source: Source) -> list[Clip]:
     return [_judged(work, c, captions, scores) for c in measured_clips(work, source)]
 
 
+def finished_clips(work: Work, source: Source) -> list[Clip]:
+    """`judged_clips`, when nothing is left to say of them. Raises LostWork otherwise."""
+    clips = judged_clips(work, source)
+    if any(c.verdict == "kept" and (c.caption is None or c.embedding is None) for c in clips):
+        raise LostWork(work, source.source_id, "a caption or a score")
+    return clips
+
+
 def passed_clips(work: Work, source: Source) -> list[Clip]:
     """The clips that are worth a model's time: whatever was measured of them passes."""
     judged = (judge_measured(c, work.config) for c in measured_clips(work, source))
     return [c for c in judged if c.verdict == "kept"]
 
 
-def _judged(work: Work, clip: Clip, captions: Mapping[str, str], scores: Mapping[str, Row]) -> Clip:
+def _judged(
+    work: Work, clip: Clip, captions: Mapping[str, str], scores: Mapping[tuple[str, str], Row]
+) -> Clip:
     clip = judge_measured(clip, work.config)
     if clip.verdict == "dropped" or clip.clip_id not in captions:
         return clip
     raw = captions[clip.clip_id]
     clip = describe(clip, raw, work.captioner_name, work.config.captions)
-    row = scores.get(clip.clip_id)
-    if clip.verdict == "dropped" or row is None or row["text"] != still_caption(work, raw):
+    row = scores.get((clip.clip_id, still_caption(work, raw)))
+    if clip.verdict == "dropped" or row is None:
         return clip
     fields = (f.name for f in dataclasses.fields(Scores))
     return judge_scored(with_scores(clip, Scores(**{n: row[n] for n in fields})), work.config)

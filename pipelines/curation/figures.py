@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 from pipelines.curation.committed import Row
@@ -13,7 +14,8 @@ class Figures:
     """Sums over the rows that come out of the graph."""
 
     def __init__(self) -> None:
-        self.clips, self.footage_s, self.fresh_s, self.reused = 0, 0.0, 0.0, 0
+        self.clips, self.footage_s, self.fresh_s = 0, 0.0, 0.0
+        self.done = Counter({"watched": 0, "reused": 0, "captioned": 0, "scored": 0})
         self.spent_s = {"watch": 0.0, "caption": 0.0, "score": 0.0}
         self.started_s = time.monotonic()
         self._files: list[tuple[float, float, str]] = []
@@ -21,22 +23,26 @@ class Figures:
     def add(self, row: Row) -> None:
         self.clips += row["clips"]
         self.footage_s += row["footage_s"]
-        self.reused += not row["watched_now"]
+        self.done["watched" if row["watched_now"] else "reused"] += 1
+        for count in ("captioned", "scored"):
+            self.done[count] += row.get(count, 0)
         for stage in self.spent_s:
-            self.spent_s[stage] += row[f"{stage}_seconds"]
+            self.spent_s[stage] += row.get(f"{stage}_seconds", 0.0)
         if row["watched_now"]:
             self.fresh_s += row["footage_s"]
             self._files.append((row["watch_seconds"], row["footage_s"], row["name"]))
 
     def shown(self) -> dict[str, Any]:
         elapsed_s = max(time.monotonic() - self.started_s, 1e-3)
-        hours = f"{self.footage_s / 3600:.2f} h of footage"
-        speed = f"{self.fresh_s / elapsed_s:.1f}x real time"
-        return {"clips": self.clips, "seen": hours, "at": speed}
+        shown = {"clips": self.clips, "seen": f"{self.footage_s / 3600:.2f} h of footage"}
+        if self.done["watched"]:
+            shown["at"] = f"{self.fresh_s / elapsed_s:.1f}x real time"
+        return shown
 
     def sentence(self) -> str:
         spent = ", ".join(f"{stage} {s:.1f} s" for stage, s in self.spent_s.items())
-        reused = f"; {self.reused} files were watched before" if self.reused else ""
+        before = self.done["reused"]
+        reused = f"; {before} files were watched before" if before else ""
         return f"worker seconds: {spent}{reused}"
 
     def slowest(self) -> list[TimedRow]:

@@ -7,12 +7,13 @@ ids, no places. Where the footage lay and where the dataset was written is in `o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.config import RequestError, config_hash
 from pipelines.curation.commit_log import WORK_FOLDER
 from pipelines.curation.config import CurateConfig, result_settings
+from pipelines.curation.cuts import cut_counts
 from pipelines.curation.shards import remove_strangers
 from pipelines.lineage.fingerprint import fingerprint
 from pipelines.lineage.manifest import (
@@ -28,8 +29,8 @@ from pipelines.storage import Store, absolute_uri
 
 REPORT_FILE, ORIGIN_FILE = "report.html", "origin.json"
 
-#: Only of use while shards are being made. What was watched and said stays, for the next version.
-SCRATCH = ("cuts", "shards", "attempts")
+#: What other datasets may use; the rest of `_work` is of no use once the dataset is complete.
+SHARED = frozenset({"watch", "failures", "captions", "scores", "places"})
 
 
 def refuse_complete(store: Store) -> None:
@@ -42,16 +43,22 @@ def refuse_complete(store: Store) -> None:
 
 
 def dataset_manifest(
-    config: CurateConfig, sources: Sequence[Source], clips: Sequence[Clip], shards: Sequence[Shard]
+    config: CurateConfig,
+    sources: Sequence[Source],
+    clips: Sequence[Clip],
+    shards: Sequence[Shard],
+    parent_digest: str | None = None,
+    cuts: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """What `dataset.json` says."""
+    """What `dataset.json` says. Equal work says the same, whatever of it was done before; only
+    a parent that was asked for is written down. `cuts` are the committed rows of the kept."""
     settings = result_settings(config)
     table = to_table(Clip, clips)
     failed = Counter(s.reason for s in sources if s.status != "ok")
     return {
         "schema_version": SCHEMA_VERSION,
         "digest": digest_of_clips(table),
-        "parent_digest": None,
+        "parent_digest": parent_digest,
         "config": settings,
         "config_hash": config_hash(settings),
         "fingerprint": fingerprint(),
@@ -62,6 +69,7 @@ def dataset_manifest(
             "source_reasons": dict(sorted(failed.items(), key=str)),
             "shards": len(shards),
             "shard_bytes": sum(s.bytes for s in shards),
+            **cut_counts(cuts),
         },
     }
 
@@ -84,5 +92,13 @@ def publish_dataset(
     origin = {"footage": absolute_uri(config.footage), "dataset": store.uri}
     store.write_json(ORIGIN_FILE, origin)
     store.write_json(DATASET_FILE, manifest)
-    for folder in SCRATCH:
-        store.remove(f"{WORK_FOLDER}/{folder}")
+
+
+def remove_scratch(store: Store, shared: Store) -> None:
+    """Leaves in a complete dataset nothing but its files (and its work folder, if it is there)."""
+    if not f"{shared.uri}/".startswith(f"{store.path(WORK_FOLDER)}/"):
+        store.remove(WORK_FOLDER)
+        return
+    found = {name.split("/")[1] for name in store.list_files(WORK_FOLDER)}
+    for name in sorted(found - SHARED):
+        store.remove(f"{WORK_FOLDER}/{name}")

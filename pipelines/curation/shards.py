@@ -8,8 +8,10 @@ shard is then an independent piece of work: written under another name, made dur
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Sequence
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from pipelines.storage import Store, sha256_of_file
 SHARDS_FOLDER = "shards"
 TAR_BLOCK_BYTES = 512
 TAR_TAIL_BYTES = 2 * TAR_BLOCK_BYTES + 10240  # end marks, then padding to a whole record
+MEMBER_MODE = 0o444
 PLACE_BYTES = 128  # `shard` and `key` enter KEY.json only once the plan is made
 EXTENSIONS = {"video": "mp4", "image": "jpg"}
 
@@ -98,6 +101,25 @@ def _named(number: int, samples: Sequence[Sample]) -> PlannedShard:
     return PlannedShard(name, tuple(placed))
 
 
+def offsets_of(shard: PlannedShard) -> dict[str, int]:
+    """Where each clip's media begins in the tar, by clip_id: members are in order of name, each
+    in whole blocks after a header of one. The clips must be as they are written."""
+    found: dict[str, int] = {}
+    at = 0
+    for sample in shard.samples:
+        sizes = {
+            "txt": len((sample.clip.caption or "").encode()),
+            "json": len(_json_bytes(sample.clip)),
+            extension_of(sample.clip): sample.media_bytes,
+        }
+        for member in sorted(sizes):
+            at += TAR_BLOCK_BYTES
+            if member == extension_of(sample.clip):
+                found[sample.clip.clip_id] = at
+            at += -(-sizes[member] // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+    return found
+
+
 def manifest_of(shard: PlannedShard) -> str:
     """32 hex digits over everything that decides the shard's bytes."""
     digest = hashlib.sha256(shard.name.encode())
@@ -116,18 +138,21 @@ def write_shard(
 
     Raises ValueError when a media file's sha256 is not the clip's `content_sha256`.
     """
-    from webdataset import TarWriter
-
     with store.publishing(f"{SHARDS_FOLDER}/{name}") as path:
-        # A fixed time, owner and mode: equal samples give equal bytes.
-        # An open file, because webdataset opens no path itself under WDS_SECURE.
-        with (
-            open(path, "wb") as file,
-            TarWriter(file, mtime=0, user="", group="", encoder=False) as tar,
-        ):
+        with tarfile.open(path, "w") as tar:
             for clip in clips:
-                tar.write(sample_of(clip, read_media(clip)))
+                add_sample(tar, sample_of(clip, read_media(clip)))
         return Shard(name, len(clips), path.stat().st_size, sha256_of_file(path))
+
+
+def add_sample(tar: tarfile.TarFile, sample: Mapping[str, Any]) -> None:
+    """The members of a sample in order of name, as webdataset's own writer puts them. (Importing
+    that one loads PyTorch, which takes longer than the shard.)"""
+    for extension in sorted(sample.keys() - {"__key__"}):
+        member = tarfile.TarInfo(f"{sample['__key__']}.{extension}")
+        # A fixed time, owner and mode: equal samples give equal bytes.
+        member.size, member.mtime, member.mode = len(sample[extension]), 0, MEMBER_MODE
+        tar.addfile(member, io.BytesIO(sample[extension]))
 
 
 def sample_of(clip: Clip, media: bytes) -> dict[str, Any]:

@@ -11,32 +11,35 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.curation.captioners import CaptionerFailed, open_captioner, sidecar_caption
-from pipelines.curation.commit_log import WORK_FOLDER
 from pipelines.curation.committed import (
-    CAPTIONS_SCHEMA,
     CUTS_SCHEMA,
     Row,
     Work,
+    commit_captions,
+    commit_watched,
     cuts_of,
-    passed_clips,
-    raw_captions,
     samples_of,
-    scores_of,
     scores_table,
     settled,
-    still_caption,
     table_of,
     watched,
     watched_table,
 )
+from pipelines.curation.film_parts import joined_film, seconds_in_parts
 from pipelines.curation.ingest import Found, identify
-from pipelines.curation.shards import extension_of, is_published, write_shard
+from pipelines.curation.pending import uncaptioned, unscored
+from pipelines.curation.places import bytes_at
+from pipelines.curation.shards import is_published, write_shard
 from pipelines.records import Clip, Shard, Source, from_row, to_row
+
+if TYPE_CHECKING:
+    from pipelines.curation.watch import Watched
 
 
 def identify_file(row: Row) -> Row:
@@ -47,30 +50,40 @@ def identify_file(row: Row) -> Row:
 
 def watch_source_once(row: Row, work: Work) -> Row:
     """Decodes one file and commits what was seen. Bad media gives a row, never an exception."""
-    from pipelines.curation.watch import watch_source
-
     source = from_row(Source, json.loads(row["source"]))
-    log = work.log("watch")
     new = not settled(work, source.source_id)
     if new:
         started_s = time.monotonic()
-        if work.attempts.begin("watch", source.source_id):
-            seen = watch_source(source, paths_of(row)[0], work.config.watch)
-            source, clips, samples = seen.source, seen.clips, seen.samples
-        else:
-            source = dataclasses.replace(source, status="failed", reason="decoder_died")
-            clips, samples = [], {}
-        seconds = time.monotonic() - started_s
-        log.write(source.source_id, watched_table(source, clips, samples, seconds, work.run_id))
-    source, clips, seconds = watched(work, source.source_id)
-    footage_s = source.duration_s or 0.0 if source.status == "ok" else 0.0
+        seen = joined_film(work, source)
+        seconds = seconds_in_parts(work, source) if seen else 0.0
+        seen = seen or _watched_alive(source, paths_of(row)[0], work)
+        seconds += time.monotonic() - started_s
+        table = watched_table(seen.source, seen.clips, seen.samples, seconds, work.run_id)
+        commit_watched(work, seen.source, table)
+    return {**row, **figures_of(work, source, watched_now=new)}
+
+
+def _watched_alive(source: Source, path: str, work: Work) -> Watched:
+    """Tries again when the decoder, or this worker, was killed: one that dies every time gives up,
+    and one kill from outside changes nothing."""
+    from pipelines.curation.watch import Watched, failed, watch_source
+
+    while work.attempts.begin("watch", source.source_id):
+        seen = watch_source(source, path, work.config.watch)
+        if seen.source.reason != "decoder_died":
+            return seen
+    return Watched(failed(source, "decoder_died"))
+
+
+def figures_of(work: Work, source: Source, watched_now: bool) -> Row:
+    """What the progress line and the report say of a watched source."""
+    seen, clips, seconds = watched(work, source.source_id)
     return {
-        **row,
         "name": source.uris[0],
         "clips": len(clips),
-        "footage_s": footage_s,
-        "watched_now": new,
-        "watch_seconds": seconds if new else 0.0,
+        "footage_s": seen.duration_s or 0.0 if seen.status == "ok" else 0.0,
+        "watched_now": watched_now,
+        "watch_seconds": seconds if watched_now else 0.0,
     }
 
 
@@ -87,29 +100,25 @@ class CaptionClips:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        use_one_thread()
 
     @cached_property
     def _captioner(self) -> Any:
+        use_one_thread()
         return open_captioner(self._work.config.captions)
 
     def __call__(self, row: Row) -> Row:
         work, started_s = self._work, time.monotonic()
         source = from_row(Source, json.loads(row["source"]))
-        passed = passed_clips(work, source)
-        from_files = work.config.captions.backend == "sidecar"
-        done = {} if from_files else raw_captions(work, source.source_id)
-        missing = [c for c in passed if c.clip_id not in done]
+        missing = uncaptioned(work, source)
         if missing:
             _begin(work, "captions", source)
-            if from_files:
+            if work.texts_beside:
                 texts = [sidecar_caption(paths_of(row))] * len(missing)
             else:
                 samples = samples_of(work, source.source_id)
                 texts = self._captioner.caption([samples[c.clip_id] for c in missing])
-            done |= {c.clip_id: text for c, text in zip(missing, texts, strict=True)}
-            rows = ({"clip_id": k, "raw_caption": v} for k, v in done.items())
-            work.log("captions").write(source.source_id, table_of(rows, CAPTIONS_SCHEMA))
+            said = {c.clip_id: text for c, text in zip(missing, texts, strict=True)}
+            commit_captions(work, source.source_id, said)
         return {**row, "captioned": len(missing), "caption_seconds": time.monotonic() - started_s}
 
 
@@ -118,32 +127,27 @@ class ScoreClips:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        use_one_thread()
 
     @cached_property
     def _scorer(self) -> Any:
         from pipelines.curation.scorer import ClipScorer
 
-        return ClipScorer(self._work.config.clip_score)
+        use_one_thread()
+        return ClipScorer(self._work.config.clip_score, self._work.config.nsfw)
 
     def __call__(self, row: Row) -> Row:
         work, started_s = self._work, time.monotonic()
         source = from_row(Source, json.loads(row["source"]))
-        done, captions = scores_of(work, source.source_id), raw_captions(work, source.source_id)
-        passed = [c.clip_id for c in passed_clips(work, source) if c.clip_id in captions]
-        texts = {clip_id: still_caption(work, captions[clip_id]) for clip_id in passed}
-        missing = {
-            clip_id: text
-            for clip_id, text in texts.items()
-            if text and (clip_id not in done or done[clip_id]["text"] != text)
-        }
+        missing = unscored(work, source)
         if missing:
             _begin(work, "scores", source)
             samples = samples_of(work, source.source_id)
             found = self._scorer.score([samples[c] for c in missing], list(missing.values()))
-            for (clip_id, text), scores in zip(missing.items(), found, strict=True):
-                done[clip_id] = {"clip_id": clip_id, "text": text, **dataclasses.asdict(scores)}
-            work.log("scores").write(source.source_id, scores_table(done.values()))
+            rows = (
+                {"clip_id": clip_id, "text": text, **dataclasses.asdict(scores)}
+                for (clip_id, text), scores in zip(missing.items(), found, strict=True)
+            )
+            work.log("scores").add(source.source_id, scores_table(rows))
         return {**row, "scored": len(missing), "score_seconds": time.monotonic() - started_s}
 
 
@@ -167,51 +171,67 @@ def use_one_thread() -> None:
 
 
 def cut_source(row: Row, work: Work) -> Row:
-    """Cuts the wanted clips of one source and commits what came of each."""
+    """Cuts the wanted clips of one source, or takes the same cuts out of earlier datasets, and
+    commits what came of each."""
     started_s = time.monotonic()
     source_id, wanted = row["source_id"], set(row["clip_ids"])
+    places = json.loads(row["places"])
     done = cuts_of(work, source_id)
     _, clips, _ = watched(work, source_id)
     missing = [c for c in clips if c.clip_id in wanted and c.clip_id not in done]
-    if missing:
+    taken = {c.clip_id: r for c in missing if (r := taken_row(work, c, places.get(c.clip_id)))}
+    done |= taken
+    uncut = [c for c in missing if c.clip_id not in taken]
+    if uncut:
         give_up = not work.attempts.begin("cuts", source_id)
-        for clip in missing:
-            done[clip.clip_id] = cut_row(work, clip, Path(paths_of(row)[0]), give_up)
+        for cut in cut_rows(work, uncut, Path(paths_of(row)[0]), give_up):
+            done[cut["clip_id"]] = cut
+    if missing:
         work.log("cuts").write(source_id, table_of(done.values(), CUTS_SCHEMA))
     return {
         "source_id": source_id,
-        "cut": len(missing),
+        "cut": len(uncut),
+        "taken": len(taken),
         "cut_seconds": time.monotonic() - started_s,
     }
 
 
-def cut_row(work: Work, clip: Clip, path: Path, give_up: bool) -> Row:
-    from pipelines.curation.cuts import cut_to
-    from pipelines.media.errors import MediaError
+def taken_row(work: Work, clip: Clip, place: Row | None) -> Row | None:
+    """The cut as another dataset holds it; None when it must be made."""
+    data = bytes_at(place) if place else None
+    if place is None or data is None:
+        return None
+    work.scratch.write_bytes(work.cut_path(clip), data)
+    return {name: place[name] for name in CUTS_SCHEMA.names}
 
-    row: Row = {"clip_id": clip.clip_id, "size_bytes": None, "sha256": None, "failed": None}
-    if give_up:
-        return {**row, "failed": "decoder_died"}
+
+def cut_rows(work: Work, clips: Sequence[Clip], path: Path, give_up: bool) -> Iterator[Row]:
+    """Cuts the clips of one file, stores each, and says what came of it."""
+    from pipelines.curation.cuts import Cut, cut_all
+    from pipelines.media import CutFailure
+
     with tempfile.TemporaryDirectory(prefix="i2vgen-cut-") as folder:
-        out = Path(folder) / f"clip.{extension_of(clip)}"
-        try:
-            cut = cut_to(path, out, clip, work.config.cuts)
-        except MediaError as error:
-            return {**row, "failed": str(error)}
-        work.store.write_bytes(work.cut_path(clip), out.read_bytes())
-        return {**row, "size_bytes": cut.size_bytes, "sha256": cut.sha256}
+        if give_up:
+            failure = CutFailure("decoder_died")
+            yield from (Cut(clip, Path(folder), failure=failure).row() for clip in clips)
+            return
+        for cut in cut_all(path, Path(folder), clips, work.config.cuts):
+            if cut.result is not None:
+                work.scratch.write_bytes(work.cut_path(cut.clip), cut.path.read_bytes())
+                cut.path.unlink()
+            yield cut.row()
 
 
 def write_planned_shard(row: Row, work: Work) -> Row:
     """Writes one shard of the plan, unless it already lies there with the right bytes."""
-    record = f"{WORK_FOLDER}/shards/{row['manifest']}.json"
-    if work.store.exists(record):
-        shard = Shard(**work.store.read_json(record))
+    record = f"shards/{row['manifest']}.json"
+    if work.scratch.exists(record):
+        shard = Shard(**work.scratch.read_json(record))
         if is_published(work.store, shard):
             return to_row(shard)
     clips = [from_row(Clip, json.loads(text)) for text in row["clips"]]
     shard = write_shard(
-        work.store, row["name"], clips, lambda clip: work.store.read_bytes(work.cut_path(clip))
+        work.store, row["name"], clips, lambda clip: work.scratch.read_bytes(work.cut_path(clip))
     )
-    work.store.write_json(record, to_row(shard))
+    work.scratch.write_json(record, to_row(shard))
     return to_row(shard)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -141,13 +142,37 @@ def assert_same(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def test_equal_footage_elsewhere_gives_the_same_bytes(
+def test_equal_footage_elsewhere_watched_in_parts_gives_the_same_bytes(
     made: Made, footage: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(footage, tmp_path / "moved")
-    again = curated(tmp_path / "moved", tmp_path / "set", "--resources.actor_cpus", "0")
+    in_parts = ("--resources.part_s", "2", "--resources.part_min_mib", "0")
+    again = curated(tmp_path / "moved", tmp_path / "set", "--resources.actor_cpus", "0", *in_parts)
     assert again.result["digest"] == made.result["digest"]
     assert_same(made.folder, again.folder)
+
+
+def started(footage: Path, dataset: Path) -> subprocess.Popen[bytes]:
+    """The job in a process of its own, with a Ray of its own."""
+    command = [sys.executable, "jobs/curate.py", "--footage", str(footage)]
+    command += ["--dataset", str(dataset), "--tracking.enabled", "false"]
+    return subprocess.Popen(
+        [*command, "--cluster.num_cpus", "2"],
+        cwd=REPOSITORY,
+        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def assert_run_again_it_is_as_if_nothing_had_happened(
+    made: Made, footage: Path, dataset: Path
+) -> None:
+    assert not (dataset / "dataset.json").exists()
+    again = curated(footage, dataset, "--tracking.enabled", "false")
+    assert again.result["digest"] == made.result["digest"]
+    assert_same(made.folder, dataset)
+    assert not list(dataset.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize("stage", ["watch", "captions", "cuts"])
@@ -155,25 +180,68 @@ def test_killed_at_any_stage_and_run_again_it_is_as_if_nothing_had_happened(
     made: Made, footage: Path, tmp_path: Path, stage: str
 ) -> None:
     dataset = tmp_path / "set"
-    command = [sys.executable, "jobs/curate.py", "--footage", str(footage)]
-    command += ["--dataset", str(dataset), "--tracking.enabled", "false"]
-    job = subprocess.Popen(
-        [*command, "--cluster.num_cpus", "2"],
-        cwd=REPOSITORY,
-        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    job = started(footage, dataset)
+    own = dataset if stage == "cuts" else tmp_path
     try:
-        wait_for_a_commit(dataset / "_work" / stage, job)
+        wait_for_a_commit(own / "_work" / stage, job)
     finally:
         job.send_signal(signal.SIGKILL)
         job.wait()
-    assert not (dataset / "dataset.json").exists()
-    again = curated(footage, dataset, "--tracking.enabled", "false")
-    assert again.result["digest"] == made.result["digest"]
-    assert_same(made.folder, dataset)
-    assert not list(dataset.rglob(".tmp-*"))
+    assert_run_again_it_is_as_if_nothing_had_happened(made, footage, dataset)
+
+
+def kill_of(job: subprocess.Popen[bytes], *titles: str) -> int:
+    """kill -9 of every process below the job whose command has the word; how many there were."""
+    killed = 0
+    for process in psutil.Process(job.pid).children(recursive=True):
+        try:
+            if any(title in " ".join(process.cmdline()) for title in titles):
+                process.kill()
+                killed += 1
+        except psutil.NoSuchProcess:
+            continue
+    return killed
+
+
+def end(job: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> None:
+    """Ends the job and what Ray may have left behind of it."""
+    job.kill()
+    job.wait()
+    for process in family:
+        if process.is_running():
+            process.kill()
+
+
+@pytest.mark.parametrize("title", ["ray::Map", "sandbox.serve"])
+def test_workers_that_are_killed_are_replaced_and_change_nothing(
+    made: Made, footage: Path, tmp_path: Path, title: str
+) -> None:
+    """`ray::Map` are Ray's tasks and actors, `sandbox.serve` the processes that decode for them."""
+    job = started(footage, tmp_path / "set")
+    family: list[psutil.Process] = []
+    try:
+        wait_for_a_commit(tmp_path / "_work" / "watch", job)
+        family = psutil.Process(job.pid).children(recursive=True)
+        assert kill_of(job, title) > 0
+        assert job.wait(400) == 0
+    finally:
+        end(job, family)
+    assert_same(made.folder, tmp_path / "set")
+
+
+def test_when_ray_s_head_is_killed_the_job_ends_and_goes_on_when_run_again(
+    made: Made, footage: Path, tmp_path: Path
+) -> None:
+    job = started(footage, tmp_path / "set")
+    family: list[psutil.Process] = []
+    try:
+        wait_for_a_commit(tmp_path / "_work" / "watch", job)
+        family = psutil.Process(job.pid).children(recursive=True)
+        assert kill_of(job, "gcs_server", "raylet/raylet") >= 2
+        assert job.wait(300) != 0
+    finally:
+        end(job, family)
+    assert_run_again_it_is_as_if_nothing_had_happened(made, footage, tmp_path / "set")
 
 
 def wait_for_a_commit(folder: Path, job: subprocess.Popen[bytes], timeout_s: float = 400) -> None:

@@ -18,6 +18,7 @@ from pipelines.curation.shards import (
     plan_shards,
     planned_bytes,
     remove_strangers,
+    sample_of,
     write_shard,
 )
 from pipelines.records import Clip, Shard
@@ -130,6 +131,19 @@ def test_the_row_in_the_shard_reads_as_it_was_written(
     assert found["txt"] == "clip 0" and found["mp4"] == media_of(sample.clip)
     assert found["json"]["clip_id"] == sample.clip.clip_id and found["json"]["motion"] == 0.1
     assert "embedding" not in found["json"]
+
+
+def test_the_bytes_are_those_of_webdataset_s_own_writer(tmp_path: Path) -> None:
+    from webdataset import TarWriter
+
+    samples = [a_sample(i) for i in range(3)]
+    (shard,) = written(tmp_path, samples, ShardsConfig())
+    (planned,) = plan_shards(samples, ShardsConfig())
+    theirs = io.BytesIO()
+    with TarWriter(theirs, mtime=0, user="", group="", encoder=False) as tar:
+        for sample in planned.samples:
+            tar.write(sample_of(sample.clip, media_of(sample.clip)))
+    assert (tmp_path / "shards" / shard.shard).read_bytes() == theirs.getvalue()
 
 
 def test_a_cut_that_is_not_what_the_row_says_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pipelines.curation.captions import CaptionsConfig
 from pipelines.curation.committed import (
     Work,
+    commit_watched,
     judged_clips,
     passed_clips,
     samples_of,
@@ -84,8 +85,7 @@ def test_what_may_have_been_the_moments_fault_is_tried_again_by_the_next_run(
 ) -> None:
     source = source_of_row(row_of(film))
     failed = dataclasses.replace(source, status="failed", reason=reason)
-    table = watched_table(failed, [], {}, 1.0, work.run_id)
-    work.log("watch").write(source.source_id, table)
+    commit_watched(work, failed, watched_table(failed, [], {}, 1.0, work.run_id))
     assert settled(work, source.source_id)
     next_run = dataclasses.replace(work, run_id="another")
     assert settled(next_run, source.source_id) is not again
@@ -126,6 +126,7 @@ def test_a_clip_that_cannot_be_cut_is_recorded_with_what_was_wrong(
     broken = tmp_path / "gone.mp4"
     broken.write_bytes(film.read_bytes()[:3000])
     wanted = {"source_id": source.source_id, "clip_ids": ids, "paths": [os.fsencode(broken)]}
+    wanted["places"] = "{}"
     assert cut_source(wanted, work)["cut"] == 1
     (cut,) = work.log("cuts").read(source.source_id).to_pylist()  # type: ignore[union-attr]
     assert cut["failed"] and cut["sha256"] is None

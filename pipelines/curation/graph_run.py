@@ -1,0 +1,46 @@
+"""One run of the graph: what its stages share, and what they leave behind for the report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipelines.curation.committed import Work
+from pipelines.curation.ingest import Footage
+from pipelines.curation.report_facts import TimedRow
+from pipelines.curation.workers import Workers
+
+READ_THREADS = 8
+
+
+@dataclass
+class GraphRun:
+    """The work and who does it, the time each stage took, and what was done of how many."""
+
+    work: Work
+    workers: Workers
+    times: list[TimedRow] = field(default_factory=list)
+    slowest: list[TimedRow] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def timed(self, title: str, note: str) -> Iterator[Callable[[str], None]]:
+        """Times a stage; the function it gives replaces the note."""
+        started_s, notes = time.monotonic(), [note]
+        yield notes.append
+        self.times.append(TimedRow(title, time.monotonic() - started_s, notes[-1]))
+
+
+def readable(footage: Sequence[Footage]) -> list[Footage]:
+    """What there is to watch."""
+    return [f for f in footage if f.source.status == "ok"]
+
+
+def paths_of_footage(footage: Footage) -> list[bytes]:
+    """The file that was read, then its other copies (a caption may lie beside one of them)."""
+    others = (f.path for f in footage.found if f.path != footage.path)
+    return [os.fsencode(path) for path in (footage.path, *others)]
