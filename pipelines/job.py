@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -37,6 +38,12 @@ def run(main: Main) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         sys.exit(EXIT_FAILED)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        say(f"error: the disk is full{where}; free some space and run the same command to go on")
+        sys.exit(EXIT_FAILED)
     if result is not None:
         sys.stderr.flush()
         print(json.dumps(result, sort_keys=False), flush=True)
@@ -51,6 +58,11 @@ def prepare_process() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("WDS_SECURE", "1")  # webdataset: no pipe: URLs, no pickles
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """No space, or none of it for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def say(line: str) -> None:

@@ -28,6 +28,8 @@ REASONS: dict[str, str] = {
     "broken": "the file could not be decoded",
     "truncated": "fewer frames than the file says it has",
     "too_large": "picture larger than the limit",
+    "interlaced": "half pictures woven together: deinterlace it first",
+    "hdr": "high dynamic range (PQ or HLG): bring it to standard range first",
     "timed_out": "decoding passed its time limit",
     "out_of_memory": "decoding passed its memory limit",
     "decoder_died": "the decoding process was killed",
@@ -47,6 +49,11 @@ REASONS: dict[str, str] = {
     "overlay_text": "too much of the picture is overlay text",
     "duplicate": "a better copy of the same clip is kept",
     "caption_empty": "the caption has no usable words",
+    "caption_refused": "the captioner declined to describe it",
+    "caption_short": "the caption has fewer words than the minimum",
+    "caption_repeats": "the caption repeats itself",
+    "caption_language": "the caption is in another script or language",
+    "nsfw": "a detector found nudity",
     "low_clip_score": "picture and caption do not match",
     "cut_failed": "the clip could not be cut from its source",
     # stage "takedown": after curation, on request
@@ -96,7 +103,8 @@ class Clip:
     `sharpness` is how steep the strongest edges are, about 1 for a step of one pixel;
     `brightness` and `contrast` are the mean and the spread (5th to 95th percentile) of luma, 0
     to 255; `flashes` are jumps in brightness and back, per second; `text_area`,
-    `subject_area` are shares of the picture in [0, 1].
+    `subject_area` are shares of the picture in [0, 1]; `nsfw` is how sure a detector is that it
+    saw nudity, in [0, 1].
     """
 
     clip_id: str
@@ -124,6 +132,7 @@ class Clip:
     text_area: float | None = None
     aesthetic: float | None = None
     subject_area: float | None = None
+    nsfw: float | None = None
     single_shot: float | None = None
     temporal_consistency: float | None = None
     phash: str | None = None
@@ -209,6 +218,7 @@ CLIP_SCHEMA = pa.schema(
         ("text_area", pa.float32()),
         ("aesthetic", pa.float32()),
         ("subject_area", pa.float32()),
+        ("nsfw", pa.float32()),
         ("single_shot", pa.float32()),
         ("temporal_consistency", pa.float32()),
         ("phash", pa.string()),

@@ -46,12 +46,14 @@ class ClipScoreConfig:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model measured of one clip."""
+    """What the models measured of one clip."""
 
     clip_score: float | None
     temporal_consistency: float | None
     aesthetic: float | None
     embedding: list[float]
+    subject_area: float | None = None
+    nsfw: float | None = None
 
 
 def score_clip(
@@ -91,6 +93,8 @@ def with_scores(clip: Clip, scores: Scores) -> Clip:
         temporal_consistency=scores.temporal_consistency,
         aesthetic=scores.aesthetic,
         embedding=scores.embedding,
+        subject_area=scores.subject_area,
+        nsfw=scores.nsfw,
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.config import ClusterConfig, TrackingConfig, required, to_plain
+from pipelines.config import ClusterConfig, TrackingConfig, required, setting, to_plain
 from pipelines.curation.captions import CaptionsConfig
 from pipelines.curation.clip_score import ClipScoreConfig
 from pipelines.curation.cuts import CutsConfig
 from pipelines.curation.duplicates import DuplicatesConfig
 from pipelines.curation.limits import LimitsConfig
 from pipelines.curation.motion import MotionConfig
+from pipelines.curation.nsfw import NsfwConfig
 from pipelines.curation.overlay_text import OverlayTextConfig
 from pipelines.curation.quality import QualityConfig
 from pipelines.curation.resources import ResourcesConfig
@@ -21,7 +22,9 @@ from pipelines.curation.tiers import TiersConfig
 from pipelines.curation.watch import WatchConfig
 
 #: What decides where and how the work runs, never what comes out of it.
-NOT_PART_OF_RESULT = frozenset({"footage", "dataset", "resources", "cluster", "tracking"})
+NOT_PART_OF_RESULT = frozenset(
+    {"footage", "dataset", "work", "parent", "resources", "cluster", "tracking"}
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class CurateConfig:
 
     footage: str = required("folder or prefix with the raw footage")
     dataset: str = required("where the dataset is written; must not hold a complete one")
+    work: str = setting(
+        "",
+        "folder of what was watched, said and scored, shared by datasets so that nothing is done "
+        "twice; empty: _work beside the dataset",
+    )
+    parent: str = setting(
+        "", "complete dataset that this is the next version of; its digest is written down"
+    )
     watch: WatchConfig = field(default_factory=WatchConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     single_shot: SingleShotConfig = field(default_factory=SingleShotConfig)
@@ -38,6 +49,7 @@ class CurateConfig:
     overlay_text: OverlayTextConfig = field(default_factory=OverlayTextConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     clip_score: ClipScoreConfig = field(default_factory=ClipScoreConfig)
+    nsfw: NsfwConfig = field(default_factory=NsfwConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     tiers: TiersConfig = field(default_factory=TiersConfig)
     cuts: CutsConfig = field(default_factory=CutsConfig)
@@ -56,6 +68,7 @@ def demo() -> CurateConfig:
     return CurateConfig(
         limits=LimitsConfig(min_duration_s=1.0, min_width_px=200, min_height_px=120),
         tiers=TiersConfig(high_res_width_px=320, high_res_height_px=180),
+        cuts=CutsConfig(leak_share=1.0),
         shards=ShardsConfig(max_samples=64, max_bytes=64 << 20),
     )
 

@@ -1,17 +1,20 @@
 """Near duplicates within and across sources: the best copy stays, the others say which it is.
 
-Two clips are copies when their perceptual hashes are close *and*, where both have one, their
-image embeddings agree, and they last about as long. The hash alone calls two different plain
-scenes equal; the embedding alone calls two scenes of one subject equal.
+Two clips are copies when their fingerprints agree (phash.py: the usual colour, what stands, what
+moves), their image embeddings agree where both have one, and they last about as long. Embeddings
+alone would call two scenes of one subject equal.
 
 Clips are taken from best to worst, and each is compared with the copies already kept. So every
 dropped clip is a measured match of the very clip named in `duplicate_of`. (Merging whatever is
 connected, as union-find does, can drop a clip that resembles nothing that stays.)
+
+Up to fingerprint_index.EXACT_COUNT clips all pairs are compared; beyond, an index finds those
+worth comparing (what it may miss is said there), and cost grows with the number of clips, not with
+its square.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +22,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.config import setting
+from pipelines.curation.fingerprint_index import FingerprintIndex
+from pipelines.curation.phash import unpacked
 from pipelines.records import Clip
 
 
@@ -27,11 +32,21 @@ class DuplicatesConfig:
     """When two clips are copies of one another."""
 
     enabled: bool = setting(True, "drop near duplicates, keeping the best copy")
-    max_hash_distance: float = setting(
-        0.12, "differing bits of the perceptual hash; unrelated pictures: about half", unit="share"
+    min_standing: float = setting(
+        0.9, "least cosine of what stands in the pictures", unit="cosine", low=0.5, high=1
+    )
+    min_moving: float = setting(
+        0.3,
+        "least cosine of what moves, where both move; two takes of a scene: about 0",
+        unit="cosine",
+        low=-1,
+        high=1,
+    )
+    max_colour_levels: float = setting(
+        4.0, "how far the usual colours may differ", unit="levels of 255", low=0
     )
     min_cosine: float = setting(
-        0.97, "least cosine of the two image embeddings", unit="cosine", low=-1, high=1
+        0.95, "least cosine of the two image embeddings", unit="cosine", low=-1, high=1
     )
     max_duration_ratio: float = setting(1.25, "longer over shorter duration, at most", low=1)
 
@@ -65,21 +80,74 @@ def drop_duplicates(clips: Sequence[Clip], config: DuplicatesConfig) -> list[Cli
 
 
 def find_copies(ranked: Sequence[Clip], config: DuplicatesConfig) -> Iterator[tuple[str, str]]:
-    """(clip_id of a copy, clip_id of the better clip it repeats); `ranked` best first."""
-    index = _HashIndex(config.max_hash_distance)
-    embeddings = {c.clip_id: unit_vector(c.embedding) for c in ranked if c.embedding is not None}
+    """(clip_id of a copy, clip_id of the better clip it repeats); `ranked` best first.
+
+    Videos and stills, and fingerprints of different lengths, are never compared.
+    """
+    groups: dict[tuple[str, int], list[Clip]] = defaultdict(list)
     for clip in ranked:
-        bits = _hash_of(clip)
-        matches = (
-            (distance, kept)
-            for distance, kept in index.near(bits)
-            if _agree(clip, kept, embeddings, config)
-        )
-        best = min(matches, key=lambda match: (match[0], rank(match[1])), default=None)
-        if best is None:
-            index.add(bits, clip)
+        groups[clip.kind, len(clip.phash or "")].append(clip)
+    for group in groups.values():
+        yield from _copies_in(group, config)
+
+
+def _copies_in(group: Sequence[Clip], config: DuplicatesConfig) -> Iterator[tuple[str, str]]:
+    prints = _Fingerprints.of(group)
+    index = FingerprintIndex(prints.standing_ND, config.min_standing)
+    embeddings: dict[int, np.ndarray] = {}
+    for number, clip in enumerate(group):
+        original = None
+        for _, kept in prints.alike(number, index.near(number), config):
+            if _agree(clip, group[kept], config) and _look_alike(
+                group, embeddings, number, kept, config
+            ):
+                original = kept
+                break
+        if original is None:
+            index.add(number)
         else:
-            yield clip.clip_id, best[1].clip_id
+            yield clip.clip_id, group[original].clip_id
+
+
+@dataclass(frozen=True)
+class _Fingerprints:
+    """Of a group of clips, best first: whole numbers, so that no sum depends on the machine."""
+
+    colour_N2: np.ndarray
+    standing_ND: np.ndarray
+    moving_ND: np.ndarray
+
+    @staticmethod
+    def of(group: Sequence[Clip]) -> _Fingerprints:
+        prints = [unpacked(clip.phash or "") for clip in group]
+        return _Fingerprints(
+            np.stack([p.colour for p in prints]),
+            np.stack([p.standing for p in prints]),
+            np.stack([p.moving for p in prints]),
+        )
+
+    def alike(
+        self, number: int, others: np.ndarray, config: DuplicatesConfig
+    ) -> list[tuple[float, int]]:
+        """(cosine, number) of those of `others` that are alike: the most alike first."""
+        apart = np.abs(self.colour_N2[others] - self.colour_N2[number]).max(axis=1, initial=0)
+        others = others[apart <= config.max_colour_levels]
+        standing = _cosines(self.standing_ND, number, others)
+        near = standing >= config.min_standing
+        others, standing = others[near], standing[near]
+        moves = self.moving_ND[number].any() & self.moving_ND[others].any(axis=1)
+        moving = _cosines(self.moving_ND, number, others)
+        found = np.flatnonzero(~moves | (moving >= config.min_moving))
+        order = np.lexsort((others[found], -standing[found]))
+        return [(float(standing[i]), int(others[i])) for i in found[order]]
+
+
+def _cosines(values_ND: np.ndarray, number: int, others: np.ndarray) -> np.ndarray:
+    """Of one row with some others; 1 between two rows without any value."""
+    row_D, others_OD = values_ND[number].astype(np.float32), values_ND[others].astype(np.float32)
+    row_square, squares = float(row_D @ row_D), (others_OD**2).sum(axis=1).astype(np.float64)
+    products = (others_OD @ row_D) / np.sqrt(np.maximum(squares * row_square, 1))
+    return np.where((squares == 0) & (row_square == 0), 1.0, products)
 
 
 def unit_vector(values: Iterable[float]) -> np.ndarray:
@@ -88,63 +156,24 @@ def unit_vector(values: Iterable[float]) -> np.ndarray:
     return vector / norm if norm > 0 else vector
 
 
-def _agree(
-    clip: Clip, kept: Clip, embeddings: dict[str, np.ndarray], config: DuplicatesConfig
-) -> bool:
-    if clip.kind != kept.kind:
-        return False
+def _agree(clip: Clip, kept: Clip, config: DuplicatesConfig) -> bool:
     shorter, longer = sorted((clip.duration_s, kept.duration_s))
-    if clip.kind == "video" and longer > shorter * config.max_duration_ratio:
-        return False
-    a, b = embeddings.get(clip.clip_id), embeddings.get(kept.clip_id)
-    if a is None or b is None or a.shape != b.shape:
-        return True
-    return float(a @ b) >= config.min_cosine
+    return clip.kind != "video" or longer <= shorter * config.max_duration_ratio
 
 
-@dataclass(frozen=True)
-class _Bits:
-    value: int
-    length: int
-
-
-def _hash_of(clip: Clip) -> _Bits:
-    text = clip.phash or ""
-    return _Bits(int(text, 16), 4 * len(text))
-
-
-class _HashIndex:
-    """Finds every stored hash within a share of differing bits, without comparing all pairs.
-
-    Pigeonhole: cut a hash into d + 1 bands; two hashes that differ in at most d bits agree
-    exactly in one band at least. Equal hashes share one entry, so a thousand black pictures cost
-    one comparison, not a thousand.
-    """
-
-    def __init__(self, max_share: float) -> None:
-        self._max_share = max_share
-        self._clips: dict[_Bits, list[Clip]] = defaultdict(list)
-        self._buckets: dict[tuple[int, int, int], list[_Bits]] = defaultdict(list)
-
-    def _bands(self, bits: _Bits) -> Iterator[tuple[int, int, int]]:
-        """(length of the hash, number of the band, the band's bits)."""
-        bands = min(int(bits.length * self._max_share) + 1, bits.length)
-        edges = [bits.length * i // bands for i in range(bands + 1)]
-        for band, (low, high) in enumerate(itertools.pairwise(edges)):
-            yield bits.length, band, (bits.value >> low) & ((1 << (high - low)) - 1)
-
-    def add(self, bits: _Bits, clip: Clip) -> None:
-        if bits not in self._clips:
-            for band in self._bands(bits):
-                self._buckets[band].append(bits)
-        self._clips[bits].append(clip)
-
-    def near(self, bits: _Bits) -> Iterator[tuple[int, Clip]]:
-        """(differing bits, clip) of every stored hash of the same length within the limit."""
-        limit = int(bits.length * self._max_share)
-        found = {other for band in self._bands(bits) for other in self._buckets.get(band, ())}
-        for other in found:
-            distance = (bits.value ^ other.value).bit_count()
-            if distance <= limit:
-                for clip in self._clips[other]:
-                    yield distance, clip
+def _look_alike(
+    group: Sequence[Clip],
+    embeddings: dict[int, np.ndarray],
+    number: int,
+    kept: int,
+    config: DuplicatesConfig,
+) -> bool:
+    """By the image embeddings; true where one has none, or they are of two models."""
+    for each in (number, kept):
+        values = group[each].embedding
+        if values is None:
+            return True
+        if each not in embeddings:
+            embeddings[each] = unit_vector(values)
+    a, b = embeddings[number], embeddings[kept]
+    return a.shape != b.shape or float(a @ b) >= config.min_cosine

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipelines.config import setting
 
+_DETAIL = 1.4  # what a mixture leaves unexplained at full size, over the same at half
 _QUICK_PICTURES = 12  # of a candidate, at the first look
 
 
@@ -122,8 +123,9 @@ def _mixtures(
         if not _may_be_one(halved, first, last, config):
             continue
         # Two sizes must agree: the smaller takes some movement for a transition, the larger some
-        # noise of the compression.
-        span = _confirmed(halved, first, last, config) and _confirmed(thumbs, first, last, config)
+        # noise of the compression (and leaves more of the picture's detail unexplained).
+        span = _confirmed(halved, first, last, config, config.max_residual)
+        span = span and _confirmed(thumbs, first, last, config, _DETAIL * config.max_residual)
         if span is None:
             continue
         found.append((*span, "dissolve"))
@@ -191,7 +193,7 @@ def _may_be_one(halved: np.ndarray, first: int, last: int, config: GradualConfig
 
 
 def _confirmed(
-    thumbs: np.ndarray, first: int, last: int, config: GradualConfig
+    thumbs: np.ndarray, first: int, last: int, config: GradualConfig, max_residual: float
 ) -> tuple[int, int] | None:
     """The span of the transition between two frames, or None when it is not one.
 
@@ -205,7 +207,7 @@ def _confirmed(
         return None
     power = (direction**2).sum(axis=-1)
     share, residual = _mixed(thumbs[first : last + 1], before, direction, power)
-    if residual > config.max_residual * float(apart.mean()):
+    if residual > max_residual * float(apart.mean()):
         return None
     strong = power > 0.2 * power[changes].mean()
     progress = np.clip(share[:, strong], -0.5, 1.5).mean(axis=1)

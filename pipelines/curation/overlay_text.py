@@ -1,9 +1,11 @@
 """How much of the picture is covered by words that an editor laid over it.
 
-Titles, captions and watermarks stand still while the scene moves under them, and letters are
-rows of strong, close, upright strokes. Both are measured on a few frames, in about a millisecond.
-A packaged text detector (RapidOCR) can be asked instead: a quarter of a second a frame on one
-core, and it takes rings and squares for letters.
+Titles, captions and watermarks are lines of letters that stand still while the scene moves under
+them (text_lines.py: two milliseconds a shot). A packaged text detector (RapidOCR) can be asked
+instead: a quarter of a second a frame on one core, and it takes rings and squares for letters.
+
+The default limit drops titles and captions; a watermark covers less of the picture than they do,
+and is dropped by a limit near 0.
 """
 
 from __future__ import annotations
@@ -17,10 +19,8 @@ import cv2
 import numpy as np
 
 from pipelines.config import setting
+from pipelines.curation.text_lines import text_lines
 from pipelines.records import Clip
-
-_STROKE_LEVELS = 70.0  # how much a letter differs from its ground, at least
-_LINE_W, _LINE_H = 17, 5  # gaps between strokes that still are one line of text, px
 
 
 @dataclass(frozen=True)
@@ -54,42 +54,10 @@ def text_area(luma_frames: Sequence[np.ndarray], config: TextMeasureConfig) -> f
         return None
     if config.method == "rapidocr":
         return _area_by_ocr(luma_frames[len(luma_frames) // 2])
-    return float(sum(w * h for _, _, w, h in text_lines(luma_frames))) / luma_frames[0].size
-
-
-def text_lines(luma_frames: Sequence[np.ndarray]) -> list[tuple[int, int, int, int]]:
-    """Boxes (x, y, w, h) in px of lines of standing text."""
-    strokes = np.min([_stroke_strength(luma) for luma in luma_frames], axis=0)
-    mask = (strokes > _STROKE_LEVELS).astype(np.uint8)
-    joined = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((_LINE_H, _LINE_W), np.uint8))
-    count, _, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=4)
-    lines = (tuple(int(v) for v in box[:4]) for box in boxes[1:count])
-    return [line for line in lines if _reads_like_text(mask, line)]  # type: ignore[arg-type,misc]
-
-
-def _stroke_strength(luma_HW: np.ndarray) -> np.ndarray:
-    """How much a thin upright stroke stands out: the smaller of its two edges' heights."""
-    wide = luma_HW.astype(np.int16)
-    reach = 3
-    left = np.zeros_like(wide)
-    right = np.zeros_like(wide)
-    left[:, reach:] = wide[:, reach:] - wide[:, :-reach]
-    right[:, :-reach] = wide[:, :-reach] - wide[:, reach:]
-    bright = np.minimum(left, right)
-    dark = np.minimum(-left, -right)
-    return np.maximum(bright, dark).astype(np.float32)
-
-
-def _reads_like_text(mask: np.ndarray, box: tuple[int, int, int, int]) -> bool:
-    """Wide, not tall, and crossed by many strokes, evenly."""
-    x, y, w, h = box
-    if w < 1.5 * h or h < 5 or w < 16 or h > mask.shape[0] // 4:
-        return False
-    inside = mask[y : y + h, x : x + w]
-    filled = float(inside.mean())
-    crossings = np.abs(np.diff(inside.astype(np.int8), axis=1)).sum(axis=1) / 2
-    strokes_per_height = float(np.median(crossings[h // 4 : h - h // 4])) * h / w
-    return 0.1 < filled < 0.75 and strokes_per_height > 0.6
+    covered = np.zeros(luma_frames[0].shape, np.uint8)
+    for x, y, w, h in text_lines(luma_frames):
+        covered[y : y + h, x : x + w] = 1
+    return float(covered.mean())
 
 
 @cache

@@ -19,6 +19,7 @@ from pipelines.curation.report_charts import Histogram, histogram
 from pipelines.curation.report_facts import (
     ReportFacts,
     TimedRow,
+    cuts_in_words,
     duration_in_words,
     file_name,
     name_of,
@@ -50,6 +51,7 @@ SCORES = (
     ("temporal_consistency", "Steadiness over time", "cosine"),
     ("aesthetic", "Aesthetic score", ""),
     ("subject_area", "Subject", "share of the picture"),
+    ("nsfw", "Nudity", "score"),
 )
 
 
@@ -81,6 +83,7 @@ def page_of(facts: ReportFacts) -> dict[str, Any]:
         "tiles": _tiles(facts, kept),
         "warning": _warning(facts, kept),
         "funnel": _funnel(facts),
+        "cuts": cuts_in_words(facts.cut_counts),
         "players": players_of(facts, kept, names),
         "timelines": lines[:TIMELINES_SHOWN],
         "timelines_left_out": max(len(lines) - TIMELINES_SHOWN, 0),

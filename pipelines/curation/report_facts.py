@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -38,12 +38,32 @@ class ReportFacts:
     slowest: Sequence[TimedRow]
     frames_of: Callable[[Clip], Sequence[bytes]]
     media_of: Callable[[Clip], bytes]
+    cut_counts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def reasons_of(clips: Iterable[Clip]) -> list[tuple[str, int]]:
     """(reason, clips) of the dropped, most frequent first."""
     counts = Counter(c.reason or "unknown" for c in clips if c.verdict == "dropped")
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def cuts_in_words(counts: Mapping[str, Any]) -> str:
+    """How the kept clips were cut and what leaked into them; empty: nothing is known."""
+    if not counts:
+        return ""
+    ways = counts["cuts"]
+    cut = (
+        f"Cut: {ways['copied']} clips copied as they were coded, {ways['copied_with_edges']} with "
+        f"coded edges, {ways['encoded']} coded again."
+    )
+    if not counts["leak_checked"]:
+        return f"{cut} Boundary leak: no clip was checked."
+    leak = (
+        f"Boundary leak: {counts['leak_frames']} frames of another shot and "
+        f"{counts['lost_frames']} lost frames in {counts['leak_checked']} checked clips"
+    )
+    again = f" ({counts['cut_again']} were cut again)" if counts["cut_again"] else ""
+    return f"{cut} {leak}{again}."
 
 
 def duration_in_words(seconds: float) -> str:

@@ -1,8 +1,12 @@
-"""Runs a CLIP model over sampled frames and captions (what the numbers mean: clip_score.py)."""
+"""Runs the models over sampled frames and captions (what the numbers mean: clip_score.py).
+
+The subject's share and nudity come of the same frames, so they are measured here too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,24 +14,30 @@ import numpy as np
 from pipelines.curation.aesthetic import load_head
 from pipelines.curation.captioners import frame_from_jpeg
 from pipelines.curation.clip_score import (
+    SCORE_DIGITS,
     ClipScoreConfig,
     Scores,
     in_batches,
     score_clip,
     unit_rows,
 )
+from pipelines.curation.nsfw import NsfwConfig, NsfwDetector
+from pipelines.curation.subject import subject_area
+
+NO_NSFW = NsfwConfig()
 
 
 class ClipScorer:
     """A loaded model; one per worker."""
 
-    def __init__(self, config: ClipScoreConfig) -> None:
+    def __init__(self, config: ClipScoreConfig, nsfw: NsfwConfig = NO_NSFW) -> None:
         import torch
 
         from model.encoders import load_clip
 
         self._batch = config.frames_per_batch
         self._head = load_head(config.aesthetic_weights)
+        self._nsfw = None if nsfw.method == "off" else NsfwDetector(nsfw)
         self._encoder: Any = load_clip(config.model, "cuda" if torch.cuda.is_available() else "cpu")
 
     def score(
@@ -41,8 +51,17 @@ class ClipScorer:
         for clip_frames, text_D in zip(frames_of_clips, texts_CD, strict=True):
             own_FD = frames_ND[first : first + len(clip_frames)]
             first += len(clip_frames)
-            scores.append(score_clip(own_FD, text_D, self._aesthetic(own_FD)))
+            of_text = score_clip(own_FD, text_D, self._aesthetic(own_FD))
+            scores.append(self._with_seen(of_text, clip_frames))
         return scores
+
+    def _with_seen(self, scores: Scores, jpegs: Sequence[bytes]) -> Scores:
+        area = subject_area([frame_from_jpeg(jpeg) for jpeg in jpegs])
+        return replace(
+            scores,
+            subject_area=None if area is None else round(area, SCORE_DIGITS),
+            nsfw=None if self._nsfw is None else self._nsfw.score(jpegs),
+        )
 
     def _aesthetic(self, frames_FD: np.ndarray) -> float | None:
         if self._head is None:

@@ -35,7 +35,12 @@ class ShotsConfig:
         12.0, "least change of a cut, mean over hue, saturation and value", unit="levels", low=0
     )
     window_frames: int = setting(2, "frames on each side that a cut is compared with", low=1)
-    min_shot_frames: int = setting(2, "shorter shots are not told apart", unit="frames", low=1)
+    min_shot_frames: int = setting(
+        5,
+        "a change sooner after a cut is no second one (real film, 129 cuts: F1 .972 with 2, .996)",
+        unit="frames",
+        low=1,
+    )
     dim_levels: float = setting(
         45.0, "below, a change like the ones beside it is a step of a fade", unit="levels of 255"
     )
@@ -88,7 +93,7 @@ class ShotFinder:
         self.last_cut: int | None = None
         self._detector = QuickAdaptiveDetector(
             adaptive_threshold=config.adaptive_ratio,
-            min_scene_len=config.min_shot_frames,
+            min_scene_len=1,  # flashes are told by both their changes; ours comes after that
             window_width=config.window_frames,
             min_content_val=config.min_change,
         )
@@ -136,7 +141,7 @@ class ShotFinder:
             return
         if flash_end := self._flash_end(cut):
             self._cuts = [other for other in self._cuts if other > flash_end]
-        elif cut > self._start:
+        elif cut >= self._start + self._config.min_shot_frames:
             yield from self._give(cut)
             self.last_cut = cut
 

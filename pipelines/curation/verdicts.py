@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.curation import clip_score, limits, motion, overlay_text, quality, single_shot
+from pipelines.curation import (
+    clip_score,
+    limits,
+    motion,
+    nsfw,
+    overlay_text,
+    quality,
+    single_shot,
+)
 from pipelines.curation.config import CurateConfig
 from pipelines.records import Clip
 
@@ -26,6 +34,7 @@ JUDGES: tuple[tuple[str, Callable[[Clip, Any], Clip], str], ...] = (
 STAGES: tuple[tuple[str, str], ...] = (
     *((name, title) for name, _, title in JUDGES),
     ("captions", "Has a caption"),
+    ("nsfw", "No nudity"),
     ("clip_score", "Caption matches picture"),
     ("cuts", "Could be cut"),
     ("duplicates", "No better copy"),
@@ -41,7 +50,7 @@ def judge_measured(clip: Clip, config: CurateConfig) -> Clip:
 
 def judge_scored(clip: Clip, config: CurateConfig) -> Clip:
     """The verdict from what the models said."""
-    return clip_score.judge(clip, config.clip_score)
+    return clip_score.judge(nsfw.judge(clip, config.nsfw), config.clip_score)
 
 
 def drawn_limits(config: CurateConfig) -> dict[str, Sequence[float]]:
@@ -56,6 +65,7 @@ def drawn_limits(config: CurateConfig) -> dict[str, Sequence[float]]:
         "contrast": [config.quality.min_contrast],
         "flashes": [config.quality.max_flashes],
         "text_area": [config.overlay_text.max_text_area],
+        "nsfw": [config.nsfw.max_score] if config.nsfw.method != "off" else [],
         "clip_score": [config.clip_score.min_score],
         "temporal_consistency": [config.clip_score.min_consistency],
     }

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.config import RequestError
 from pipelines.curation.captioners import CaptionerFailed
+from pipelines.job import is_disk_full
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raises what a worker raised: a RequestError (exit 2) or a captioner's fault (exit 1)."""
-    from ray.exceptions import RayError
-
-    from model.encoders import WeightsUnavailable
-
+    """Raises what a worker raised: a RequestError (exit 2), a captioner's fault or a full disk
+    (exit 1)."""
     try:
         yield
-    except RayError as error:
+    except Exception as error:
+        if "ray" not in sys.modules:  # it was never started: nothing of its to translate
+            raise
+        from ray.exceptions import RayError
+
+        from model.encoders import WeightsUnavailable
+
+        if not isinstance(error, RayError):
+            raise
         for cause in _causes(error):
             if isinstance(cause, WeightsUnavailable):
                 raise RequestError(str(cause)) from None
-            if isinstance(cause, (RequestError, CaptionerFailed)):
+            if isinstance(cause, (RequestError, CaptionerFailed)) or is_disk_full(cause):
                 raise cause from None
         raise
 

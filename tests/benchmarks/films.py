@@ -14,7 +14,7 @@ WIDTH_PX, HEIGHT_PX, FPS = 1280, 720, 25
 
 
 def montage(path: Path, seconds: float) -> Path:
-    """1280x720 H.264 (x264 medium, B-frames): stretches of 1 to 4 s of two real clips, hard cuts."""
+    """1280x720 H.264 (x264 medium, B-frames): 1 to 4 s of two real clips in turn, hard cuts."""
     takes = [
         read_clip_frames(real_clip(name), fps=FPS, width_px=WIDTH_PX, height_px=HEIGHT_PX)
         for name in ("bigbuckbunny.mp4", "bikes.mp4")

@@ -61,7 +61,8 @@ def compare(film: Path, rounds: int) -> None:
     print(f"{film.name}: {frames} frames, median of {rounds}")
     for name, values in seconds.items():
         middle_s = statistics.median(values)
-        ratio = statistics.median(a / b for a, b in zip(values, seconds["bare decode"], strict=True))
+        pairs = zip(values, seconds["bare decode"], strict=True)
+        ratio = statistics.median(a / b for a, b in pairs)
         print(f"  {name:28s} {1e3 * middle_s / frames:6.3f} ms a frame  {ratio:5.2f}x")
 
 

@@ -36,6 +36,12 @@ def test_anything_else_is_a_traceback_and_exit_1() -> None:
     assert "Traceback" in ended.stderr and "a bug" in ended.stderr
 
 
+def test_a_full_disk_is_one_line_and_exit_1() -> None:
+    ended = run_job("open('/dev/full', 'w').write('x' * 100_000)")
+    assert ended.returncode == 1
+    assert "the disk is full" in ended.stderr and "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("result", ["None"])
 def test_nothing_made_prints_nothing(result: str) -> None:
     ended = run_job(f"return {result}")

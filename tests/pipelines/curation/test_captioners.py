@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines.config import RequestError
+from pipelines.curation.caption_server import REFUSED
 from pipelines.curation.captioners import (
     CaptionerFailed,
     check_backend,
@@ -20,6 +22,7 @@ from pipelines.curation.captioners import (
     sidecar_caption,
 )
 from pipelines.curation.captions import CaptionsConfig
+from pipelines.curation.language import is_refusal
 from pipelines.media import jpeg_bytes
 from pipelines.world.scenes import random_scene, render_frames
 
@@ -32,10 +35,18 @@ class Server(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.faults: list[int] = []  # HTTP codes to answer with, before answering well
+        self.answers: list[Any] = []  # given as they are, before answering well
+        self.why = "not now"  # what a fault says
+        self.pause_s = 0.0  # between the pieces of an answer
+        self.cut_short = False  # says that more bytes come than do
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+def said(text: Any, **choice: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}, **choice}]}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,21 +58,27 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.server.faults:
-            self.reply(self.server.faults.pop(0), {"error": "not now"})
+            self.reply(self.server.faults.pop(0), {"error": self.server.why})
             return
         self.server.seen.append(body)
         self.server.keys.append(self.headers.get("Authorization"))
         urls = [c["image_url"]["url"] for c in body["messages"][0]["content"][1:]]
         first = base64.b64decode(urls[0].partition("base64,")[2])
         text = f"{len(urls)} pictures, the first of {len(first)} bytes"
-        self.reply(200, {"choices": [{"message": {"content": text}}]})
+        self.reply(200, self.server.answers.pop(0) if self.server.answers else said(text))
 
-    def reply(self, code: int, value: dict[str, Any]) -> None:
-        data = json.dumps(value).encode()
+    def reply(self, code: int, value: Any) -> None:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(code)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + 9 * self.server.cut_short))
         self.end_headers()
-        self.wfile.write(data)
+        pieces = [data] if not self.server.pause_s else [bytes((b,)) for b in data]
+        for piece in pieces:
+            try:
+                self.wfile.write(piece)
+            except OSError:  # whoever asked has gone
+                return
+            time.sleep(self.server.pause_s)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -108,6 +125,46 @@ def test_a_server_that_refuses_stops_the_job_and_gives_no_caption(server: Server
     server.faults = [500, 500]
     with pytest.raises(CaptionerFailed, match="HTTP 500"):
         open_captioner(config_for(server, tries=2)).caption([[b"x"]])
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (said([{"type": "text", "text": "a dog"}, {"type": "text", "text": "runs"}]), "a dog runs"),
+        (said("<think>is it a\ndog?</think>\n a dog runs"), "a dog runs"),
+        (said("<think>never ends"), ""),
+        (said(None, finish_reason="content_filter"), REFUSED),
+        ({"choices": [{"message": {"content": None, "refusal": "No."}}]}, REFUSED),
+        (said(None), ""),
+    ],
+)
+def test_all_shapes_of_an_answer_are_read(server: Server, answer: Any, text: str) -> None:
+    server.answers = [answer]
+    assert open_captioner(config_for(server)).caption([[b"x"]]) == [text]
+
+
+@pytest.mark.parametrize("answer", [b"<html>busy</html>", [], {"choices": []}, {"choices": [7]}, 3])
+def test_an_answer_that_is_none_is_asked_for_again(server: Server, answer: Any) -> None:
+    server.answers = [answer]
+    assert open_captioner(config_for(server, tries=2)).caption([[b"xyz"]])[0].endswith("3 bytes")
+    server.answers = [answer]
+    with pytest.raises(CaptionerFailed, match="no caption"):
+        open_captioner(config_for(server, tries=1)).caption([[b"x"]])
+
+
+def test_a_picture_that_a_server_will_not_see_is_one_clip_s_fault(server: Server) -> None:
+    server.faults, server.why = [400], "content_filter: sexual"
+    found = open_captioner(config_for(server)).caption([[b"x"]])
+    assert found == [REFUSED] and is_refusal(REFUSED)
+
+
+def test_an_answer_that_drips_or_breaks_off_is_no_answer(server: Server) -> None:
+    server.pause_s = 0.05
+    with pytest.raises(CaptionerFailed, match="TimeoutError"):
+        open_captioner(config_for(server, tries=1, timeout_s=0.5)).caption([[b"x"]])
+    server.pause_s, server.cut_short = 0.0, True
+    with pytest.raises(CaptionerFailed, match=r"IncompleteRead|broke off"):
+        open_captioner(config_for(server, tries=1)).caption([[b"x"]])
 
 
 @pytest.mark.parametrize(

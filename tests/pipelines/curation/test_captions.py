@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.curation.captions import CaptionsConfig, describe, motion_words, shorten, tidy
+from pipelines.config import RequestError
+from pipelines.curation.captions import (
+    CaptionsConfig,
+    check_languages,
+    describe,
+    motion_words,
+    shorten,
+    tidy,
+)
 from tests.pipelines.curation.clips_of import a_clip
 
 CONFIG = CaptionsConfig()
@@ -60,3 +68,43 @@ def test_captions_are_one_line_of_bounded_length() -> None:
     assert tidy('  a "red"\n\tcircle. ', 60) == "a red circle"
     assert tidy("word " * 100, 3) == "word word word"
     assert shorten("one two three four over five", 3) == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("raw", "config", "reason"),
+    [
+        ("dog", CONFIG, "caption_short"),
+        ("a dog", CONFIG, None),
+        ("a man and a man and a man and a man and a man", CONFIG, "caption_repeats"),
+        ("I'm sorry, I can't help with that", CONFIG, "caption_refused"),
+        ("собака бежит", CONFIG, None),
+        ("собака бежит", CaptionsConfig(scripts=("latin",)), "caption_language"),
+        (
+            "ein Hund mit dem Ball auf dem Gras",
+            CaptionsConfig(languages=("en",)),
+            "caption_language",
+        ),
+        ("ein Hund mit dem Ball auf dem Gras", CaptionsConfig(languages=("en", "de")), None),
+        ("red circle", CaptionsConfig(languages=("en",)), None),
+    ],
+)
+def test_words_that_nobody_could_use_have_their_reason(
+    raw: str, config: CaptionsConfig, reason: str | None
+) -> None:
+    found = describe(a_clip(), raw, "x", config)
+    assert found.reason == reason
+    assert (found.caption is None) == (reason == "caption_refused")
+
+
+def test_an_unknown_language_is_refused_before_the_start() -> None:
+    with pytest.raises(RequestError, match="tlh is not one of en"):
+        check_languages(CaptionsConfig(languages=("en", "tlh")))
+
+
+def test_how_models_like_to_begin_and_what_a_limit_leaves_hanging() -> None:
+    assert tidy("The video shows a dog on a beach.", 60) == "a dog on a beach"
+    assert tidy("In this clip, a dog runs", 60) == "a dog runs"
+    assert tidy("The videos of a dog", 60) == "The videos of a dog"
+    assert shorten("In a sunny park, a dog runs", 12) == "a dog runs"
+    assert shorten("a dog and a cat and a bird", 5) == "a dog and a cat"
+    assert shorten("a dog and a cat and a bird", 4) == "a dog"

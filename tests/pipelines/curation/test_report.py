@@ -95,6 +95,24 @@ def test_every_number_of_the_funnel_is_counted(page: str) -> None:
     assert "less motion than the minimum 12 of 17" in text
 
 
+def test_how_clips_were_cut_and_what_leaked_is_said() -> None:
+    clips = [a_clip(1, caption="a", tiers=["base"])]
+    counts = {
+        "cuts": {"copied": 4, "copied_with_edges": 2, "encoded": 1},
+        "cut_again": 1,
+        "leak_checked": 5,
+        "leak_frames": 0,
+        "lost_frames": 0,
+    }
+    text = " ".join(Tags(render_report(facts(clips, [], cut_counts=counts))).text.split())
+    assert "4 clips copied as they were coded, 2 with coded edges, 1 coded again." in text
+    assert "Boundary leak: 0 frames of another shot" in text
+    assert "in 5 checked clips (1 were cut again)." in text
+    unchecked = render_report(facts(clips, [], cut_counts={**counts, "leak_checked": 0}))
+    assert "Boundary leak: no clip was checked." in Tags(unchecked).text
+    assert "Boundary leak" not in Tags(render_report(facts(clips, []))).text
+
+
 def test_nothing_kept_is_said_with_the_reasons() -> None:
     clips = [a_clip(i).dropped("motion", "too_still") for i in range(3)]
     text = Tags(render_report(facts(clips, [a_source(1, "a.mp4")]))).text

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipelines.config import RequestError
-from pipelines.curation.aesthetic import load_head
+from pipelines.curation.aesthetic import check_head, load_head
 from pipelines.curation.clip_score import ClipScoreConfig
 from pipelines.curation.scorer import ClipScorer
 from pipelines.media import jpeg_bytes
@@ -83,6 +83,46 @@ def test_an_aesthetic_head_is_used_when_its_weights_are_given(tmp_path: Path) ->
     assert scores.aesthetic is not None
     with pytest.raises(RequestError, match="width 128"):
         head.score(np.zeros(64))
+
+
+def test_a_head_of_one_layer_is_read_as_it_was_published(tmp_path: Path) -> None:
+    path = str(tmp_path / "linear.safetensors")
+    save_file({"weight": np.ones((1, 128), np.float32), "bias": np.full(1, 2.0, np.float32)}, path)
+    head = load_head(path)
+    assert head is not None and head.score(np.eye(128)[3]) == pytest.approx(3.0)
+    check_head(path, "embedded")
+    check_head("", "embedded")
+    with pytest.raises(RequestError, match=r"width 128, clip_score\.model gives 768"):
+        check_head(path, "ViT-L-14:openai")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"weight": np.ones((1, 8), np.float32), "bias": np.ones(3, np.float32)}, "one value"),
+        ({"weight": np.ones(8, np.float32)}, "one value"),
+        ({"fc.bias": np.ones(1, np.float32)}, "one value"),
+        ({"weight": np.full((1, 8), np.nan, np.float32)}, "not finite"),
+    ],
+)
+def test_a_head_that_makes_no_sense_is_refused(
+    tmp_path: Path, tensors: dict[str, np.ndarray], words: str
+) -> None:
+    path = str(tmp_path / "head.safetensors")
+    save_file(tensors, path)
+    with pytest.raises(RequestError, match=words):
+        load_head(path)
+
+
+def test_a_pickle_is_refused_with_the_way_out() -> None:
+    with pytest.raises(RequestError, match="save_file"):
+        load_head("sac+logos+ava1-l14-linearMSE.pth")
+
+
+def test_the_subject_is_measured_and_nudity_only_when_asked(scorer: ClipScorer) -> None:
+    (scores,) = scorer.score([frames_of(SCENES[0])], ["a red circle"])
+    assert scores.subject_area is not None and 0.02 < scores.subject_area < 0.12
+    assert scores.nsfw is None
 
 
 def test_no_weights_no_score_and_wrong_weights_are_refused(tmp_path: Path) -> None:
