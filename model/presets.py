@@ -93,7 +93,7 @@ def demo() -> CascadePreset:
         refine_width_px=320,
         refine_height_px=180,
         latent_downsample=4,
-        base_sampling=StageSampling("ddim", 25, 1.5),
+        base_sampling=StageSampling("ddim", 25, 2.5),
         refine_sampling=StageSampling("dpmpp_2m_sde", 8, 1.5, 0.2),
     )
 

@@ -28,7 +28,7 @@ class SingleShotConfig:
     """How sure it must be that a clip holds one shot."""
 
     min_single_shot: float = setting(
-        0.5, "less, and the clip holds a cut or a transition", unit="score", low=0, high=1
+        0.8, "less, and the clip may hold a cut or a transition", unit="score", low=0, high=1
     )
 
 
