@@ -123,10 +123,14 @@ def _short_temp_dir() -> str:
 
 
 def quiet_ray_data() -> None:
-    """Our own progress line replaces Ray Data's bars."""
+    """Our own progress line replaces Ray Data's bars, and what our code raises arrives unwrapped.
+
+    Of Ray's UserCodeException only the text would come out of the worker, not its cause.
+    """
     import ray.data
 
     context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well

@@ -16,6 +16,7 @@ from pipelines.curation.language import (
     LITTLE_WORDS,
     count_words,
     is_refusal,
+    known_scripts,
     language_of,
     repeated_share,
     script_share,
@@ -118,11 +119,17 @@ def judge(clip: Clip, config: CaptionsConfig) -> Clip:
 
 
 def check_languages(config: CaptionsConfig) -> None:
-    """Raises RequestError for a language that cannot be told from others."""
+    """Raises RequestError for a language that cannot be told from others, or no known script."""
     unknown = sorted(set(config.languages) - set(LITTLE_WORDS))
     if unknown:
         raise RequestError(
             f"captions.languages: {', '.join(unknown)} is not one of {', '.join(LITTLE_WORDS)}"
+        )
+    strange = [name for name in config.scripts if name.lower() not in known_scripts()]
+    if strange:
+        raise RequestError(
+            f"captions.scripts: {', '.join(strange)} is no script of Unicode; give names such as "
+            "latin, cyrillic, greek, arabic, cjk, hangul"
         )
 
 

@@ -26,7 +26,9 @@ SCORE_DIGITS = 5
 class ClipScoreConfig:
     """Which model scores, and the least scores that pass (none: score only)."""
 
-    model: str = setting("embedded", "open_clip model: embedded, or a name such as ViT-H-14")
+    model: str = setting(
+        "embedded", "open_clip model: embedded, or architecture:weights as in the preset paper"
+    )
     min_score: float | None = setting(
         None,
         "least cosine of picture and caption; a model only judges pictures of its own world, "

@@ -57,6 +57,12 @@ def is_refusal(text: str) -> bool:
 
 
 @cache
+@cache
+def known_scripts() -> frozenset[str]:
+    """The scripts that letters of Unicode's first plane belong to, in lower case."""
+    return frozenset(script_of(chr(code)).lower() for code in range(0x10000)) - {""}
+
+
 def script_of(character: str) -> str:
     """LATIN, CYRILLIC, CJK, ... by the character's Unicode name; '' for what is no letter."""
     if not character.isalpha():

@@ -19,6 +19,10 @@ class LimitsConfig:
     licenses: tuple[str, ...] = setting((), "accepted licences; empty: any, or none stated")
     require_consent: bool = setting(False, "drop footage without a stated consent")
 
+    def __post_init__(self) -> None:
+        if self.min_duration_s > self.max_duration_s:
+            raise ValueError("min_duration_s is above max_duration_s: no clip would be kept")
+
 
 def judge(clip: Clip, config: LimitsConfig) -> Clip:
     """Drops clips that may not be used, are too short or long, or too small inside their borders.

@@ -37,6 +37,10 @@ class MotionConfig:
         0.45, "more is shaking or a whip pan", unit="mean flow, frame widths/s", low=0
     )
 
+    def __post_init__(self) -> None:
+        if self.min_motion > self.max_motion:
+            raise ValueError("min_motion is above max_motion: no clip would be kept")
+
 
 @dataclass(frozen=True)
 class Flow:

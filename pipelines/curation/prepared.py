@@ -67,6 +67,10 @@ def check_models(config: CurateConfig) -> None:
 def _refuse_inside_footage(config: CurateConfig, store: Store) -> None:
     """What is written among the footage would be footage for the next run."""
     root = Path(os.path.realpath(absolute_uri(config.footage)))
+    if store.is_local and root.is_relative_to(os.path.realpath(store.uri)):
+        raise RequestError(
+            f"--dataset {config.dataset}: --footage lies in it; choose a folder of its own"
+        )
     for name, uri in (("dataset", store.uri), ("work", absolute_uri(config.work))):
         given = getattr(config, name)
         if given and is_local(uri) and Path(os.path.realpath(uri)).is_relative_to(root):

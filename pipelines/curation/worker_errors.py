@@ -10,6 +10,8 @@ from pipelines.config import RequestError
 from pipelines.curation.captioners import CaptionerFailed
 from pipelines.job import is_disk_full
 
+RAY_ADVICE = "Failed to apply UDF transform"
+
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
@@ -27,11 +29,24 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, RayError):
             raise
         for cause in _causes(error):
+            if isinstance(cause, RayError):  # may also be of the cause's class, with Ray's words
+                continue
+            _take_off_advice(cause)
             if isinstance(cause, WeightsUnavailable):
                 raise RequestError(str(cause)) from None
             if isinstance(cause, (RequestError, CaptionerFailed)) or is_disk_full(cause):
                 raise cause from None
         raise
+
+
+def _take_off_advice(error: BaseException) -> None:
+    """Ray Data appends how to change its retries to the words of what is raised."""
+    error.args = tuple(
+        word.partition(f"\n{RAY_ADVICE}")[0] if isinstance(word, str) else word
+        for word in error.args
+    )
+    if isinstance(error, OSError) and str(error.filename).startswith(RAY_ADVICE):
+        del error.filename
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

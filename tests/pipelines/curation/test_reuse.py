@@ -171,3 +171,11 @@ def test_nothing_is_written_among_the_footage(film: Path, tmp_path: Path, name: 
     config = config_of(film, tmp_path / "set")
     with pytest.raises(RequestError, match=f"--{name} .* lies inside --footage"):
         prepare(dataclasses.replace(config, **{name: str(film.parent / "out")}))
+
+
+def test_nor_is_the_footage_in_the_dataset(film: Path, tmp_path: Path) -> None:
+    config = config_of(film, tmp_path / "set")
+    with pytest.raises(RequestError, match="--footage lies in it"):
+        prepare(dataclasses.replace(config, dataset=str(film.parent)))
+    with pytest.raises(RequestError, match="--footage lies in it"):
+        prepare(dataclasses.replace(config, dataset=str(film.parent.parent)))
