@@ -59,17 +59,14 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def watched_in_s(folder: Path, cores: int, name: str) -> float:
-    import ray
+    from pipelines.cluster import connect
+    from pipelines.config import ClusterConfig
 
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    try:
+    with connect(ClusterConfig(num_cpus=cores)):
         run_watch(folder / "few", folder / f"set-few-{name}")
         started_s = time.monotonic()
         run_watch(folder / "many", folder / f"set-many-{name}")
         return time.monotonic() - started_s
-    finally:
-        ray.shutdown()
 
 
 def run_watch(footage: Path, dataset: Path) -> None:
