@@ -25,7 +25,7 @@ from diffusers import I2VGenXLUNet
 
 from model.presets import PRESETS
 from model.unet import UNetConfig, VideoUNet
-from tests.model.activation_memory import kept_bytes
+from model.training_memory import kept_bytes
 
 Run = Callable[[], object]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.checkpointing import MODES
-from tests.model.activation_memory import kept_bytes
+from model.training_memory import kept_bytes
 from tests.model.sameness import outputs_and_gradients
 from tests.model.small_networks import base_inputs, video_unet
 
