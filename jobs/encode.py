@@ -17,11 +17,12 @@ from pipelines.training.config import ENCODE_PRESETS, EncodeConfig
 EXAMPLES = """examples:
   python jobs/encode.py --dataset data/set --latents data/latents-base --stage base
   python jobs/encode.py --dataset data/set --latents data/latents-refine --stage refine
+  python jobs/encode.py --dataset data/set-2 --latents data/latents-2 --reuse data/latents-base
 """
 
 
 def main(argv: Sequence[str]) -> dict[str, Any] | None:
-    """Keys: latents, digest, clips, frames, packs, run_id, seconds."""
+    """Keys: latents, digest, clips, reused, frames, packs, run_id, seconds."""
     request = parse_request(
         EncodeConfig,
         ENCODE_PRESETS,
@@ -30,15 +31,12 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         description=__doc__ or "",
         examples=EXAMPLES,
     )
-    from pipelines.training.encode import encode, prepare
+    from pipelines.training.encode import encode
+    from pipelines.training.encode_plan import dry_run_report, prepare
 
     prepared = prepare(request.config)
     if request.dry_run:
-        say(
-            f"would encode {prepared.num_clips} clips of {len(prepared.tasks)} shards of "
-            f"{prepared.dataset['uri']} for the {request.config.stage} stage "
-            f"into {request.config.latents}"
-        )
+        say(dry_run_report(prepared))
         return None
     with connect(request.config.cluster):
         return encode(prepared)

@@ -1,61 +1,51 @@
-"""One dataset shard -> one pack: decode each clip once, keep the features of its frames."""
+"""The frozen networks of one process: a clip's frames or a text to the features that are kept."""
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.config import RequestError, config_hash, to_plain
-from pipelines.shard_reader import MEDIA_ENDINGS
-from pipelines.storage import Store, sha256_of_file
-from pipelines.training.config import EncodersConfig, SizesConfig
-from pipelines.training.latents import PackCommit, committed_pack, write_pack
+from pipelines.config import RequestError
+from pipelines.training.config import EncodersConfig
+from pipelines.training.recipe import Recipe, promised_frames
 
 FRAMES_PER_CALL = 32  # fixed, so that equal clips give equal bytes whatever is beside them
+# The last moment of a clip may round to one stored frame more or less; a cut file loses more.
+ROUNDING_FRAMES = 1
 
 
 class ClipUnreadable(Exception):
-    """A clip that curation wrote cannot be decoded: the dataset is broken, nothing is skipped."""
+    """A clip that curation wrote cannot be decoded, or not whole, or gives features that are no
+    numbers: the dataset or the networks are broken. Nothing is skipped or replaced."""
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """A shard of the dataset and the clips wanted from it (columns of clips.parquet)."""
-
-    dataset: str
-    shard: str
-    sha256: str
-    pack: str
-    clips: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """Features of one clip's F frames; float16."""
+class ClipFeatures:
+    """What is kept of one clip's F frames; float16, all finite."""
 
     latents_FCHW: np.ndarray
-    image_embeddings_FD: np.ndarray | None
+    latents_std_FCHW: np.ndarray | None = None
+    image_embeddings_FD: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents_FCHW)
 
 
 class ClipEncoder:
-    """The frozen networks of one process, ready for one stage."""
+    """The frozen networks of one process, ready for one recipe."""
 
-    def __init__(
-        self, encoders: EncodersConfig, sizes: SizesConfig, stage: str, device: str = "cpu"
-    ) -> None:
+    def __init__(self, encoders: EncodersConfig, recipe: Recipe) -> None:
         """Raises RequestError when named weights cannot be had."""
         from model.encoders import WeightsUnavailable, load_clip, load_vae
 
-        self.sizes, self.stage = sizes, stage
+        self.recipe = recipe
         try:
-            self.vae = load_vae(encoders.vae, device)
-            self.clip = load_clip(encoders.clip, device)
+            self.vae = load_vae(encoders.vae, recipe.device)
+            self.clip = load_clip(encoders.clip, recipe.device)
         except WeightsUnavailable as error:
             raise RequestError(f"encoders: {error}") from error
         self.names = {
@@ -63,95 +53,91 @@ class ClipEncoder:
             "clip": {"name": encoders.clip, "digest": weights_digest(self.clip.model)},
         }
 
-    def encode_shard(self, latents: Store, task: ShardTask) -> PackCommit:
-        """Writes and commits the shard's pack, or returns the commit that is there already.
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a frame's latents."""
+        factor = self.vae.downsample_factor
+        rows, columns = -(-self.recipe.height_px // factor), -(-self.recipe.width_px // factor)
+        return self.vae.latent_channels, rows, columns
 
-        Raises RequestError when the shard is not the one the dataset names, ClipUnreadable.
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """(L, D) of a text's features."""
+        return self.clip.context_length, self.clip.text_width
+
+    def decode(self, clip: Mapping[str, Any], data: bytes) -> np.ndarray:
+        """frames_FHWC uint8 RGB of a clip (a row of clips.parquet) at the recipe's rate and size.
+
+        Raises ClipUnreadable, also for a clip with fewer frames than its row promises: half a file
+        decodes without any error. Uses no network, so any thread may call it.
         """
-        key = self._key(task)
-        if done := committed_pack(latents, task.pack, key):
-            return done
-        dataset = Store(task.dataset)
-        with dataset.as_local_file(f"shards/{task.shard}") as path:
-            verify_shard(path, task)
-            encoded = [self._encode(clip, data) for clip, data in read_members(path, task.clips)]
-        arrays, rows = self._pack(task, encoded)
-        return write_pack(latents, task.pack, key, arrays, rows)
-
-    def _key(self, task: ShardTask) -> str:
-        """Hashes everything that decides the pack's bytes and rows."""
-        sizes = [*self.sizes.of(self.stage), self.sizes.fps, self.sizes.max_frames]
-        clips = to_plain(task.clips)
-        return config_hash([self.stage, sizes, self.names, task.sha256, clips])
-
-    def _encode(self, clip: Mapping[str, Any], data: bytes) -> EncodedClip:
-        frames_FHWC = self._frames(clip, data)
-        latents, embeddings = [], []
-        for first in range(0, len(frames_FHWC), FRAMES_PER_CALL):
-            chunk_FHWC = frames_FHWC[first : first + FRAMES_PER_CALL]
-            latents.append(self.vae.encode(frames_to_network(chunk_FHWC)).cpu().numpy())
-            if self.stage == "base":
-                images = self.clip.preprocess(chunk_FHWC)
-                embeddings.append(self.clip.encode_image(images).cpu().numpy())
-        return EncodedClip(
-            np.concatenate(latents).astype(np.float16),
-            np.concatenate(embeddings).astype(np.float16) if embeddings else None,
-        )
-
-    def _frames(self, clip: Mapping[str, Any], data: bytes) -> np.ndarray:
         from pipelines.media import MediaError, read_clip_frames
 
-        width_px, height_px = self.sizes.of(self.stage)
-        still = clip["kind"] == "image"
+        recipe, name = self.recipe, f"clip {clip['clip_id']}"
         try:
             frames_FHWC = read_clip_frames(
                 data,
-                fps=self.sizes.fps,
-                width_px=width_px,
-                height_px=height_px,
-                max_frames=1 if still else self.sizes.max_frames,
+                fps=recipe.fps,
+                width_px=recipe.width_px,
+                height_px=recipe.height_px,
+                max_frames=1 if clip["kind"] == "image" else recipe.max_frames,
             )
         except MediaError as error:
-            raise ClipUnreadable(f"clip {clip['clip_id']} cannot be decoded: {error}") from error
+            raise ClipUnreadable(f"{name} cannot be decoded: {error}") from error
         if len(frames_FHWC) == 0:
-            raise ClipUnreadable(f"clip {clip['clip_id']} has no frames")
+            raise ClipUnreadable(f"{name} has no frames")
+        promised = promised_frames(clip, recipe)
+        if promised is not None and len(frames_FHWC) < promised - ROUNDING_FRAMES:
+            raise ClipUnreadable(
+                f"{name} decodes to {len(frames_FHWC)} frames at {recipe.fps}/s; clips.parquet "
+                f"promises {promised}: the file is cut short; curate its source again"
+            )
         return frames_FHWC
 
-    def _pack(
-        self, task: ShardTask, encoded: Sequence[EncodedClip]
-    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-        texts = _texts(clip["caption"] for clip in task.clips)
-        short_texts = _texts(clip["short_caption"] for clip in task.clips)
-        arrays = {
-            "latents_NCHW": np.concatenate([e.latents_FCHW for e in encoded]),
-            "text_KLD": self._encode_texts(texts),
-            "short_text_KLD": self._encode_texts(short_texts),
-        }
-        if self.stage == "base":
-            vectors = [e.image_embeddings_FD for e in encoded if e.image_embeddings_FD is not None]
-            arrays["image_embeddings_ND"] = np.concatenate(vectors)
-        rows, first_row = [], 0
-        for clip, one in zip(task.clips, encoded, strict=True):
-            num_frames = len(one.latents_FCHW)
-            rows.append(
-                {
-                    **{name: clip[name] for name in ("clip_id", "source_id", "kind", "caption")},
-                    **{name: clip[name] for name in ("short_caption", "tiers", "license")},
-                    "pack": task.pack,
-                    "first_row": first_row,
-                    "num_frames": num_frames,
-                    "fps": float(self.sizes.fps),
-                    "text_row": texts.index(clip["caption"] or ""),
-                    "short_text_row": short_texts.index(clip["short_caption"] or ""),
-                }
-            )
-            first_row += num_frames
-        return arrays, rows
+    def features(self, clip: Mapping[str, Any], frames_FHWC: np.ndarray) -> ClipFeatures:
+        """Raises ClipUnreadable when a feature is not finite or too large for float16."""
+        means, stds, embeddings = [], [], []
+        for first in range(0, len(frames_FHWC), FRAMES_PER_CALL):
+            chunk_FHWC = frames_FHWC[first : first + FRAMES_PER_CALL]
+            mean, std = self._latents(frames_to_network(chunk_FHWC))
+            means.append(mean)
+            stds.append(std)
+            if self.recipe.with_image_embeddings:
+                images = self.clip.preprocess(chunk_FHWC)
+                embeddings.append(self.clip.encode_image(images).cpu().numpy())
+        name = f"clip {clip['clip_id']}"
+        return ClipFeatures(
+            to_float16(np.concatenate(means), f"{name}: latents"),
+            to_float16(np.concatenate(stds), f"{name}: standard deviations of the latents")
+            if self.recipe.latent == "moments"
+            else None,
+            to_float16(np.concatenate(embeddings), f"{name}: image embeddings")
+            if embeddings
+            else None,
+        )
 
-    def _encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(K, L, D) float16, one text a call: the result must not depend on its neighbours."""
-        tokens = [self.clip.encode_text_tokens([text]).cpu().numpy() for text in texts]
-        return np.concatenate(tokens).astype(np.float16)
+    def text(self, text: str) -> np.ndarray:
+        """(L, D) float16, one text a call: the result must not depend on its neighbours."""
+        features_LD = self.clip.encode_text_tokens([text])[0].cpu().numpy()
+        return to_float16(features_LD, f"text {text!r}")
+
+    def _latents(self, frames_FCHW: Any) -> tuple[np.ndarray, Any]:
+        if self.recipe.latent == "mean":
+            return self.vae.encode(frames_FCHW).cpu().numpy(), None
+        from pipelines.training.posterior import encode_moments
+
+        mean, std = encode_moments(self.vae, frames_FCHW)
+        return mean.cpu().numpy(), std.cpu().numpy()
+
+
+def to_float16(values: np.ndarray, what: str) -> np.ndarray:
+    """Raises ClipUnreadable naming `what` when a value is not finite, or overflows float16."""
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    if not np.isfinite(halves).all():
+        worst = np.abs(values).max()  # NaN where there is one
+        raise ClipUnreadable(f"{what} do not fit float16 (largest value {worst}); nothing is kept")
+    return halves
 
 
 def frames_to_network(frames_FHWC: np.ndarray) -> Any:
@@ -171,35 +157,3 @@ def weights_digest(module: Any) -> str:
         digest.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
         digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def verify_shard(path: Path, task: ShardTask) -> None:
-    """A tar that was cut on a member's border reads without any error, so hashes decide."""
-    where = f"{task.dataset}/shards/{task.shard}"
-    if not path.is_file():
-        raise RequestError(f"{where}: missing, though shards.parquet names it; curate again")
-    if sha256_of_file(path) != task.sha256:
-        raise RequestError(
-            f"{where}: damaged, its sha256 is not the one in shards.parquet; curate again"
-        )
-
-
-def read_members(
-    shard: Path, clips: Iterable[Mapping[str, Any]]
-) -> Iterable[tuple[Mapping[str, Any], bytes]]:
-    """Each clip with its media's bytes, by member name; nothing is extracted to a path."""
-    with tarfile.open(shard) as tar:
-        for clip in clips:
-            name = f"{clip['key']}.{MEDIA_ENDINGS[clip['kind']]}"
-            try:
-                member = tar.extractfile(name)
-            except KeyError:
-                member = None
-            if member is None:
-                raise RequestError(f"{shard.name} has no {name}, though clips.parquet names it")
-            yield clip, member.read()
-
-
-def _texts(captions: Iterable[str | None]) -> list[str]:
-    """Each text once; the empty one first, for condition dropout and guidance."""
-    return list(dict.fromkeys(["", *(caption or "" for caption in captions)]))

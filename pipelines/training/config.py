@@ -43,6 +43,9 @@ class EncodeWorkersConfig:
 
     actors: int = setting(0, "encoding actors; 0: one less than the cluster's cores", low=0)
     gpus: float = setting(0.0, "GPUs of each actor", low=0)
+    decoders: int = setting(
+        1, "clips that each actor decodes while its networks work on another", low=1, high=64
+    )
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,31 @@ class EncodeConfig:
     dataset: str = required("dataset written by jobs/curate.py")
     latents: str = required("where to write the latents")
     stage: Literal["base", "refine"] = setting("base", "which stage's size and clips")
+    reuse: str = setting(
+        "", "former latents, comma separated: clips and texts found there are not encoded again"
+    )
+    latent: Literal["mean", "moments"] = setting(
+        "mean",
+        "what is kept of the autoencoder's answer: its mean, or mean and standard deviation, so "
+        "that training draws a sample",
+    )
+    pack_clips: int = setting(
+        32, "most clips of one pack: the work of one task, and one commit", unit="clips", low=1
+    )
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
     sizes: SizesConfig = field(default_factory=SizesConfig)
     workers: EncodeWorkersConfig = field(default_factory=EncodeWorkersConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """How a small dataset is encoded on the way, where --latents of a training names a dataset."""
+
+    latent: Literal["mean", "moments"] = setting("mean", "as of jobs/encode.py")
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    sizes: SizesConfig = field(default_factory=SizesConfig)
 
 
 @dataclass(frozen=True)
@@ -70,6 +93,18 @@ class LoopConfig:
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "arithmetic of the forward pass; weights and optimizer stay float32"
     )
+    parallel: Literal["ddp", "fsdp"] = setting(
+        "ddp",
+        "each worker holds the whole network (ddp), or its share of weights, gradients, optimizer "
+        "and averages (fsdp: less memory, more traffic)",
+    )
+    micro_frames: int = setting(
+        0,
+        "most frames of one forward pass on a worker, the rest of its share follows and gradients "
+        "add up; 0: the whole share at once",
+        unit="frames",
+        low=0,
+    )
     activation_checkpointing: Literal["none", "selective", "full"] = setting(
         "none",
         "what the backward pass computes again: nothing; norms, activations and widening products; "
@@ -82,15 +117,27 @@ class LoopConfig:
     keep_checkpoints: int = setting(3, "newest checkpoints kept; 0: all", low=0)
     validate_every: int = setting(100, "steps between validations", unit="steps", low=1)
     validation_clips: int = setting(4, "clips held out of training (at most a tenth of all)", low=0)
+    sample_every: int = setting(
+        100, "steps between sample videos in MLflow, and at the end; 0: none", unit="steps", low=0
+    )
+    sample_clips: int = setting(2, "held-out clips that sample videos are made of", low=0)
     log_every: int = setting(5, "steps between points of a curve in MLflow", unit="steps", low=1)
     max_failures: int = setting(3, "lost workers that a run survives by itself", low=0)
+    explosion: float = setting(
+        100.0, "stop when a step's loss is this many times the mean of the last 20; 0: never", low=0
+    )
+    save_patience_s: float = setting(
+        120.0, "how long to try again where a checkpoint cannot be written", unit="s", low=0
+    )
 
 
 @dataclass(frozen=True)
 class TrainBaseConfig:
     """jobs/train_base.py"""
 
-    latents: str = required("latents of the base stage, from jobs/encode.py --stage base")
+    latents: str = required(
+        "latents of the base stage, from jobs/encode.py --stage base; or a small dataset"
+    )
     checkpoints: str = required("folder for checkpoints; training goes on from its latest")
     steps: int = setting(100, "steps to train to", unit="steps", low=1)
     init: str = setting(
@@ -109,6 +156,7 @@ class TrainBaseConfig:
     mixture: MixtureConfig = field(default_factory=lambda: stages.demo_base().mixture)
     regimen: RegimenConfig = field(default_factory=lambda: stages.demo_base().learning)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -117,7 +165,9 @@ class TrainBaseConfig:
 class TrainRefineConfig:
     """jobs/train_refine.py"""
 
-    latents: str = required("latents of the refinement stage, from jobs/encode.py --stage refine")
+    latents: str = required(
+        "latents of the refinement stage, from jobs/encode.py --stage refine; or a small dataset"
+    )
     checkpoints: str = required("folder for checkpoints; training goes on from its latest")
     base: str = required("base checkpoint to start from (a checkpoint, or the folder of them)")
     steps: int = setting(30, "steps on all high-resolution clips", unit="steps", low=0)
@@ -126,6 +176,7 @@ class TrainRefineConfig:
     mixture: MixtureConfig = field(default_factory=lambda: stages.demo_refine().mixture)
     regimen: RegimenConfig = field(default_factory=lambda: stages.demo_refine().learning)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(validation_clips=2))
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -203,14 +254,22 @@ _PAPER_LOOP = LoopConfig(
     checkpoint_every=1000,
     validate_every=1000,
     validation_clips=256,
+    sample_every=5000,
+    sample_clips=8,
     log_every=50,
 )
 
 
+_PAPER_SIZES = SizesConfig(448, 256, 1280, 720, max_frames=512)
+_PAPER_ONLINE = OnlineConfig(encoders=_PAPER_ENCODERS, sizes=_PAPER_SIZES)
+
+
 def paper_encode() -> EncodeConfig:
-    sizes = SizesConfig(448, 256, 1280, 720, max_frames=512)
     return EncodeConfig(
-        encoders=_PAPER_ENCODERS, sizes=sizes, workers=EncodeWorkersConfig(gpus=1.0)
+        pack_clips=128,
+        encoders=_PAPER_ENCODERS,
+        sizes=_PAPER_SIZES,
+        workers=EncodeWorkersConfig(gpus=1.0, decoders=8),
     )
 
 
@@ -223,6 +282,7 @@ def paper_train_base() -> TrainBaseConfig:
         mixture=regimen.mixture,
         regimen=regimen.learning,
         loop=_PAPER_LOOP,
+        online=_PAPER_ONLINE,
     )
 
 
@@ -234,6 +294,7 @@ def paper_train_refine() -> TrainRefineConfig:
         mixture=regimen.mixture,
         regimen=regimen.learning,
         loop=_PAPER_LOOP,
+        online=_PAPER_ONLINE,
     )
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.config import RequestError
-from pipelines.training.latents import Latents
+from pipelines.training.clip_rows import ClipRows
+from pipelines.training.latents import Latents, PackArrays
 from pipelines.training.packs import PackReader
 from pipelines.training.plan import ClipTable, MixtureConfig, StepPlan, held_out, usable
 
 if TYPE_CHECKING:
     import torch
+
+READ_THREADS = 2
+BATCHES_AHEAD = 3  # read while one is trained on: bounds memory
+CLIPS_AHEAD = 2048  # whose packs are fetched and verified before they are wanted
+BLOCKS_OPEN = 3  # of packs: the one being read, its stragglers' and the next
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,10 @@ class Batch:
     """The samples of one step, or one worker's share of them.
 
     `latents_BCFHW`, `text_BLD` and `image_embedding_BD` (the first frame's; None in refinement)
-    are float32; `fps_B` float32. `share` is this worker's part of the step's samples, in [0, 1]:
-    a worker that has none carries a copy of one sample at share 0, so that all workers step.
+    are float32; `fps_B` float32. `latents_std_BCFHW` is there where latents were encoded with
+    `--latent moments`: then `latents_BCFHW` is a mean, and mean + std * noise what to train on.
+    `share` is this worker's part of the step's samples, in [0, 1]: a worker that has none carries a
+    copy of one sample at share 0, so that all workers step.
     """
 
     step: int
@@ -51,6 +58,7 @@ class Batch:
     text_BLD: torch.Tensor
     image_embedding_BD: torch.Tensor | None
     fps_B: torch.Tensor
+    latents_std_BCFHW: torch.Tensor | None = None
 
 
 class Feed:
@@ -65,31 +73,43 @@ class Feed:
         tier: str,
         text: str = "text",
         validation_clips: int = 0,
+        pin: bool = False,
     ) -> None:
-        """`text` names the captions trained on: "text" (long) or "short_text".
+        """`text` names the captions trained on: "text" (long) or "short_text". `pin`: batches lie
+        in page-locked memory, from which copies to a GPU run beside its work.
 
         Raises RequestError when no clip is left to train on.
         """
-        self.latents, self.mixture, self.text = latents, mixture, text
-        self.rows = _rows(latents.index)
-        fits = usable(np.array(self.rows.num_frames), mixture, latents.header.fps)
-        in_tier = [i for i, tiers in enumerate(self.rows.tiers) if tier in tiers]
-        candidates = [i for i in in_tier if fits[i]]
-        self.too_short = len(in_tier) - len(candidates)
+        self.latents, self.mixture, self.text, self.pin = latents, mixture, text, pin
+        self.rows = ClipRows.of(latents.index)
+        fits = usable(self.rows.num_frames, mixture, latents.header.fps)
+        in_tier = self.rows.in_tier(tier)
+        self.too_short = int((in_tier & ~fits).sum())
         # Held out of every phase alike: chosen before the tier, from all clips there are.
-        kept_back = held_out(self.rows.clip_ids, min(validation_clips, len(fits) // 10))
-        self.train_rows = [i for i in candidates if self.rows.clip_ids[i] not in kept_back]
-        self.validation_rows = [
-            i for i in range(len(fits)) if fits[i] and self.rows.clip_ids[i] in kept_back
-        ]
-        if not self.train_rows:
+        kept_back = np.zeros(len(self.rows), dtype=bool)
+        kept_back[held_out(self.rows.keys, min(validation_clips, len(self.rows) // 10))] = True
+        self.train_rows = np.flatnonzero(in_tier & fits & ~kept_back)
+        self.validation_rows: list[int] = np.flatnonzero(fits & kept_back).tolist()
+        if not len(self.train_rows):
             raise RequestError(
-                f"{latents.store.uri}: no clip to train on ({len(in_tier)} clips of tier {tier}, "
-                f"{self.too_short} of them shorter than mixture.frames {mixture.frames} asks for); "
-                "curate more footage or change the mixture"
+                f"{latents.store.uri}: no clip to train on ({int(in_tier.sum())} clips of tier "
+                f"{tier}, {self.too_short} of them shorter than mixture.frames {mixture.frames} "
+                "asks for); curate more footage or change the mixture"
             )
-        self.plan = StepPlan(self.rows.table(self.train_rows), mixture, latents.header.fps, seed)
-        self._reader = PackReader(latents.store, latents.packs)
+        table = ClipTable(
+            self.rows.keys[self.train_rows],
+            self.rows.pack_numbers[self.train_rows],
+            self.rows.num_frames[self.train_rows],
+        )
+        self.plan = StepPlan(table, mixture, latents.header.fps, seed)
+        self._reader = latents.in_memory or PackReader(
+            latents.store, latents.packs, most_open=BLOCKS_OPEN * mixture.packs_per_block
+        )
+
+    @property
+    def packs(self) -> PackArrays:
+        """Where the arrays come from."""
+        return self._reader
 
     def close(self) -> None:
         self._reader.close()
@@ -99,14 +119,14 @@ class Feed:
         epoch, plan, span = self.plan.batch(step)
         columns = (plan.rows, plan.num_frames, plan.strides, plan.starts)
         drawn = zip(*(column[span].tolist() for column in columns), strict=True)
-        samples = (self.sample(self.train_rows[row], *choice) for row, *choice in drawn)
+        samples = (self.sample(int(self.train_rows[row]), *choice) for row, *choice in drawn)
         return epoch, tuple(samples)
 
     def sample(self, row: int, num_frames: int, stride: int, start: int) -> Sample:
         """The clip in index row `row`, cut as given (in stored frames)."""
         fps = self.latents.header.fps / stride
-        clip_id, source_id = self.rows.clip_ids[row], self.rows.source_ids[row]
-        return Sample(clip_id, source_id, row, num_frames, stride, start, fps)
+        rows = self.rows
+        return Sample(rows.clip_id(row), rows.source_id(row), row, num_frames, stride, start, fps)
 
     def read(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """One worker's share of a step: every `world`-th sample from `rank` on."""
@@ -116,79 +136,77 @@ class Feed:
         return self.batch_of(mine or everyone[:1], step=step, epoch=epoch, share=share)
 
     def batches(self, first: int, end: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Steps first..end-1, each read while the one before it is trained on."""
-        with ThreadPoolExecutor(1, thread_name_prefix="feed") as ahead:
-            upcoming = ahead.submit(self.read, first, rank, world) if first < end else None
+        """Steps first..end-1, the next few read while one is trained on."""
+        ahead = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="feed")
+        waiting: deque[Future[Batch]] = deque()
+        try:
             for step in range(first, end):
-                assert upcoming is not None
-                batch = upcoming.result()
-                if step + 1 < end:
-                    upcoming = ahead.submit(self.read, step + 1, rank, world)
-                yield batch
+                if step == first or step % self._steps_between_looks == 0:
+                    self._look_ahead(step)
+                waiting.append(ahead.submit(self.read, step, rank, world))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            ahead.shutdown(cancel_futures=True)
 
     def batch_of(
         self, samples: tuple[Sample, ...], *, step: int, epoch: int, share: float
     ) -> Batch:
-        """Reads the samples, which must be equally long. Raises DamagedPack."""
+        """Reads the samples, which must be equally long. Raises DamagedPack.
+
+        Each value is touched once: widened and laid out in its place in the batch.
+        """
         import torch
 
-        read = [self._read_sample(sample) for sample in samples]
-        latents_BFCHW = torch.from_numpy(np.stack([r[0] for r in read])).float()
-        embeddings = [r[2] for r in read if r[2] is not None]
+        packs = [self._reader.arrays(self.rows.pack(sample.row)) for sample in samples]
+        text_rows = self.rows.text_rows if self.text == "text" else self.rows.short_text_rows
+        means, stds, texts, embeddings = [], [], [], []
+        for sample, arrays in zip(samples, packs, strict=True):
+            first = int(self.rows.first_rows[sample.row]) + sample.start
+            end = first + (sample.num_frames - 1) * sample.stride + 1
+            frames = slice(first, end, sample.stride)
+            means.append(arrays["latents_NCHW"][frames].swapaxes(0, 1))
+            if (of_pack := arrays.get("latents_std_NCHW")) is not None:
+                stds.append(of_pack[frames].swapaxes(0, 1))
+            texts.append(arrays[f"{self.text}_KLD"][text_rows[sample.row]])
+            if (of_pack := arrays.get("image_embeddings_ND")) is not None:
+                embeddings.append(of_pack[first])
         return Batch(
             step,
             epoch,
             samples,
             share,
-            latents_BFCHW.transpose(1, 2).contiguous(),
-            torch.from_numpy(np.stack([r[1] for r in read])).float(),
-            torch.from_numpy(np.stack(embeddings)).float() if embeddings else None,
+            self._joined(means),
+            self._joined(texts),
+            self._joined(embeddings) if embeddings else None,
             torch.tensor([sample.fps for sample in samples], dtype=torch.float32),
+            self._joined(stds) if stds else None,
         )
 
     def empty_text_LD(self) -> torch.Tensor:
         """Token features of the empty caption, for condition dropout. float32."""
+        arrays = self._reader.arrays(self.rows.pack(int(self.train_rows[0])))
+        return self._joined([arrays[f"{self.text}_KLD"][0]])[0]
+
+    def _joined(self, parts: Sequence[np.ndarray]) -> torch.Tensor:
+        """float32 (B, ...) of B equal shapes, in one pass over float16 of any layout."""
         import torch
 
-        arrays = self._reader.arrays(self.rows.packs[self.train_rows[0]])
-        return torch.from_numpy(arrays[f"{self.text}_KLD"][0].astype(np.float32))
+        joined = torch.empty(len(parts), *parts[0].shape, dtype=torch.float32, pin_memory=self.pin)
+        for place, part in zip(joined, parts, strict=True):
+            place.copy_(torch.from_numpy(part))
+        return joined
 
-    def _read_sample(self, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        row = sample.row
-        arrays = self._reader.arrays(self.rows.packs[row])
-        first = self.rows.first_rows[row] + sample.start
-        end = first + (sample.num_frames - 1) * sample.stride + 1
-        latents_FCHW = np.asarray(arrays["latents_NCHW"][first : end : sample.stride])
-        text_row = (self.rows.text_rows if self.text == "text" else self.rows.short_text_rows)[row]
-        text_LD = np.asarray(arrays[f"{self.text}_KLD"][text_row])
-        embeddings = arrays.get("image_embeddings_ND")
-        return latents_FCHW, text_LD, None if embeddings is None else np.asarray(embeddings[first])
+    @property
+    def _steps_between_looks(self) -> int:
+        return max(1, CLIPS_AHEAD // (2 * self.mixture.max_clips_per_step))
 
-
-@dataclass(frozen=True)
-class _Rows:
-    """The index as plain columns: looking into an Arrow table row by row is slow."""
-
-    clip_ids: list[str]
-    source_ids: list[str]
-    packs: list[str]
-    tiers: list[list[str]]
-    first_rows: list[int]
-    num_frames: list[int]
-    text_rows: list[int]
-    short_text_rows: list[int]
-
-    def table(self, rows: list[int]) -> ClipTable:
-        numbers = {name: i for i, name in enumerate(sorted(set(self.packs)))}
-        return ClipTable(
-            [self.clip_ids[i] for i in rows],
-            [self.source_ids[i] for i in rows],
-            np.array([numbers[self.packs[i]] for i in rows], dtype=np.int64),
-            np.array([self.num_frames[i] for i in rows], dtype=np.int64),
-        )
-
-
-def _rows(index: pa.Table) -> _Rows:
-    index = index.take(pc.sort_indices(index, [("clip_id", "ascending")]))
-    names = ("clip_id", "source_id", "pack", "tiers", "first_row", "num_frames", "text_row")
-    return _Rows(*(index[name].to_pylist() for name in (*names, "short_text_row")))
+    def _look_ahead(self, step: int) -> None:
+        """Announces the packs of the clips that come next, to the end of the epoch."""
+        _, plan, span = self.plan.batch(step)
+        rows = self.train_rows[plan.rows[span.start : span.start + CLIPS_AHEAD]]
+        numbers, first_use = np.unique(self.rows.pack_numbers[rows], return_index=True)
+        in_order = numbers[np.argsort(first_use)].tolist()
+        self._reader.prepare(self.rows.pack_names[number] for number in in_order)

@@ -3,14 +3,16 @@
     LATENTS/latents.json            written last: names everything below, and the digest
             index.parquet           one row per clip: where its frames lie, its words, its tiers
             packs.parquet           pack, clips, bytes, sha256
-            packs/pack-00000.safetensors
-            _work/pack-00000.json   the commit of one pack, so that an interrupted encode goes on
+            packs/pack-00000-HASH.safetensors   HASH of what the pack is made from
+            _work/pack-00000-HASH.json          its commit: an interrupted encode goes on
 
 A pack holds the frames of all its clips one after another, at one rate and one size, so any
 length, start and slower rate of a clip is a strided slice: no clip is decoded twice. Shapes:
 N frames of all clips, C latent channels, H W latent size, D embedding width, K texts, L tokens.
 
-    latents_NCHW         float16, VAE mean times the VAE's scaling factor
+    latents_NCHW         float16, the VAE posterior's mean times the VAE's scaling factor
+    latents_std_NCHW     float16, its standard deviation times the same (recipe `latent: moments`
+                         only): a draw is mean + std * noise
     image_embeddings_ND  float16, CLIP vector of each frame (base stage only)
     text_KLD             float16, token features of the captions; row 0 is the empty caption
     short_text_KLD       the same of the short captions; row 0 is the empty caption
@@ -20,10 +22,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +33,8 @@ import pyarrow as pa
 from pipelines.config import RequestError
 from pipelines.storage import Store, sha256_of_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1: before clips could be taken over; a mean, no recipe
 HEADER_FILE = "latents.json"
 INDEX_FILE = "index.parquet"
 PACKS_FILE = "packs.parquet"
@@ -52,6 +55,7 @@ INDEX_SCHEMA = pa.schema(
         pa.field("text_row", pa.int32(), nullable=False),
         pa.field("short_text_row", pa.int32(), nullable=False),
         ("license", pa.string()),
+        ("content_sha256", pa.string()),
     ]
 )
 
@@ -80,17 +84,20 @@ class PackCommit:
     """One finished pack and the index rows of its clips.
 
     `key` hashes all that went in (shard, clips, encoders, settings): a commit made from anything
-    else is not taken over by a rerun.
+    else is not taken over by a rerun. `made_with` is the recipe and the encoders, from which single
+    clips of it can be taken over (reuse.py).
     """
 
     key: str
     pack: Pack
     rows: list[dict[str, Any]]
+    made_with: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LatentsHeader:
-    """latents.json. `latent_shape` is (C, H, W); `encoders` maps a role to its name and digest."""
+    """latents.json. `latent_shape` is (C, H, W); `encoders` maps a role to its name and digest;
+    `recipe` is a `recipe.Recipe`, all else that decides the bytes of a clip."""
 
     schema_version: int
     digest: str
@@ -106,23 +113,46 @@ class LatentsHeader:
     frames: int
     config: dict[str, Any]
     config_hash: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def latent(self) -> str:
+        """What `latents_NCHW` is: "mean", or "moments" with a standard deviation beside it."""
+        return str(self.recipe.get("latent", "mean"))
+
+
+class PackArrays(Protocol):
+    """Where a feed gets the arrays of packs from."""
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]: ...
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """These are wanted soon: work that can be done in the background begins."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Complete latents, open for reading."""
+    """Complete latents, open for reading. `in_memory` holds packs that lie in no store (encoded
+    online)."""
 
     store: Store
     header: LatentsHeader
     index: pa.Table
     packs: dict[str, Pack]
+    in_memory: PackArrays | None = None
 
 
 # --- writing -------------------------------------------------------------------------------
 
 
-def pack_name(number: int) -> str:
-    return f"packs/pack-{number:05d}.safetensors"
+def pack_name(number: int, made_from: str = "") -> str:
+    """`made_from`: a hash of the pack's inputs. With it, a run never overwrites the packs that an
+    unfinished run over another dataset left in the same folder, whose clips it may take over."""
+    suffix = f"-{made_from}" if made_from else ""
+    return f"packs/pack-{number:05d}{suffix}.safetensors"
 
 
 def _commit_name(pack: str) -> str:
@@ -130,13 +160,19 @@ def _commit_name(pack: str) -> str:
 
 
 def write_pack(
-    store: Store, name: str, key: str, arrays: Mapping[str, np.ndarray], rows: list[dict[str, Any]]
+    store: Store,
+    name: str,
+    key: str,
+    arrays: Mapping[str, np.ndarray],
+    rows: list[dict[str, Any]],
+    made_with: dict[str, Any] | None = None,
 ) -> PackCommit:
     """Publishes a pack, then its commit. Equal arrays give equal bytes."""
     from safetensors.numpy import save
 
     data = save({k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())})
-    commit = PackCommit(key, Pack(name, len(rows), len(data), sha256_of_bytes(data)), rows)
+    pack = Pack(name, len(rows), len(data), sha256_of_bytes(data))
+    commit = PackCommit(key, pack, rows, made_with or {})
     store.write_bytes(name, data)
     store.write_json(_commit_name(name), asdict(commit))
     return commit
@@ -144,14 +180,24 @@ def write_pack(
 
 def committed_pack(store: Store, name: str, key: str) -> PackCommit | None:
     """The commit of this pack if it was made from the same inputs, else None."""
-    if not store.exists(_commit_name(name)) or not store.exists(name):
-        return None
+    commit = _read_commit(store, _commit_name(name)) if store.exists(_commit_name(name)) else None
+    return commit if commit is not None and commit.key == key else None
+
+
+def commits_in(store: Store) -> list[PackCommit]:
+    """Every pack committed there, of whatever run. Commits that cannot be read are left out."""
+    found = (_read_commit(store, n) for n in store.list_files("_work") if n.endswith(".json"))
+    return [commit for commit in found if commit is not None]
+
+
+def _read_commit(store: Store, name: str) -> PackCommit | None:
     try:
-        saved = store.read_json(_commit_name(name))
-        commit = PackCommit(saved["key"], Pack(**saved["pack"]), saved["rows"])
+        saved = store.read_json(name)
+        pack = Pack(**saved["pack"])
+        commit = PackCommit(saved["key"], pack, saved["rows"], saved.get("made_with", {}))
     except (ValueError, KeyError, TypeError):
         return None
-    return commit if commit.key == key else None
+    return commit if store.exists(commit.pack.pack) else None
 
 
 def latents_digest(
@@ -177,6 +223,17 @@ def publish(store: Store, header: LatentsHeader, commits: Sequence[PackCommit]) 
     store.write_json(HEADER_FILE, asdict(header))
 
 
+def remove_leftovers(store: Store, commits: Sequence[PackCommit]) -> None:
+    """Packs and commits of unfinished runs over something else, and half-written files of killed
+    ones. Call when latents.json stands and nobody else writes."""
+    store.remove_temporaries()
+    packs = {commit.pack.pack for commit in commits}
+    wanted = packs | {_commit_name(pack) for pack in packs}
+    for name in [*store.list_files("packs"), *store.list_files("_work")]:
+        if name not in wanted:
+            store.remove(name)
+
+
 # --- reading -------------------------------------------------------------------------------
 
 
@@ -192,10 +249,10 @@ def read_header(store: Store) -> LatentsHeader | None:
         raise RequestError(
             f"{store.path(HEADER_FILE)}: not readable as latents ({error}); encode again"
         ) from error
-    if header.schema_version != SCHEMA_VERSION:
+    if header.schema_version not in READABLE_VERSIONS:
         raise RequestError(
             f"{store.path(HEADER_FILE)}: schema version {header.schema_version}, this code reads "
-            f"{SCHEMA_VERSION}; encode again"
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; encode again"
         )
     return header
 

@@ -7,14 +7,13 @@ many workers there are or what happened before, so any step can be planned alone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from pipelines.config import RequestError, setting
-from pipelines.training.randomness import keys_of, stream, uniform
+from pipelines.training.randomness import stream, uniform
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,14 @@ class MixtureConfig:
 
 @dataclass(frozen=True)
 class ClipTable:
-    """The clips of a feed as columns, in a fixed order."""
+    """The clips of a feed as columns, in the order of their ids; `keys` are `keys_of` the ids."""
 
-    clip_ids: list[str]
-    source_ids: list[str]
+    keys: np.ndarray
     pack_numbers: np.ndarray
     num_frames: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.clip_ids)
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -95,21 +93,34 @@ def plan_epoch(
     clips: ClipTable, mixture: MixtureConfig, stored_fps: int, seed: int, epoch: int
 ) -> EpochPlan:
     """Every clip once. All clips must be `usable`."""
-    keys = keys_of(clips.clip_ids)
-    lengths, strides = _draw_lengths_and_strides(clips, keys, mixture, stored_fps, seed, epoch)
+    length = _draw_lengths(clips, mixture, stored_fps, seed, epoch)
+    stride = _draw_strides(clips, length, mixture, stored_fps, seed, epoch)
+    lengths = np.array(mixture.frames)[length]
+    strides = strides_of(mixture, stored_fps)[stride]
     room = clips.num_frames - ((lengths - 1) * strides + 1)
-    starts = np.floor(uniform(keys, seed, epoch, "start") * (room + 1)).astype(np.int64)
-    order = _reading_order(clips, keys, mixture.packs_per_block, seed, epoch)
-    batches = _batches(lengths[order], mixture)
-    rows = order[np.concatenate(batches)] if batches else order[:0]
-    sizes = [len(batch) for batch in batches]
-    return EpochPlan(
-        rows,
-        lengths[rows],
-        strides[rows],
-        starts[rows],
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-    )
+    starts = np.floor(uniform(clips.keys, seed, epoch, "start") * (room + 1)).astype(np.int64)
+    order = _reading_order(clips, mixture.packs_per_block, seed, epoch)
+    places, batch_starts = _batches(lengths[order], mixture)
+    rows = order[places]
+    return EpochPlan(rows, lengths[rows], strides[rows], starts[rows], batch_starts)
+
+
+def num_batches(
+    clips: ClipTable, mixture: MixtureConfig, stored_fps: int, seed: int, epoch: int
+) -> int:
+    """Of that epoch's plan, without making it."""
+    length = _draw_lengths(clips, mixture, stored_fps, seed, epoch)
+    counts: dict[int, int] = {}
+    for number, clips_there in zip(mixture.frames, np.bincount(length).tolist(), strict=False):
+        counts[number] = counts.get(number, 0) + clips_there
+    return sum(-(-count // mixture.clips_per_batch(n)) for n, count in counts.items())
+
+
+def uneven_lengths(mixture: MixtureConfig, workers: int) -> list[int]:
+    """Lengths whose full batches do not divide evenly: some workers get a clip more than others,
+    and those wait for them in every such step."""
+    lengths = sorted(set(mixture.frames))
+    return [n for n in lengths if mixture.clips_per_batch(n) % workers]
 
 
 def _spans(mixture: MixtureConfig, stored_fps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,51 +130,87 @@ def _spans(mixture: MixtureConfig, stored_fps: int) -> tuple[np.ndarray, np.ndar
     return (lengths[:, None] - 1) * strides[None] + 1, weights
 
 
-def _draw_lengths_and_strides(
+def _draw_lengths(
+    clips: ClipTable, mixture: MixtureConfig, stored_fps: int, seed: int, epoch: int
+) -> np.ndarray:
+    """(n,) index of a length among those that fit the clip at some rate."""
+    spans, weights = _spans(mixture, stored_fps)
+    fits = np.any(_fits_by_frames(spans, weights), axis=2)
+    cumulative = np.cumsum(np.array(mixture.frames_weights) * fits, axis=1, dtype=np.float64)
+    frames = np.minimum(clips.num_frames, len(fits) - 1)
+    return _draw(cumulative, frames, uniform(clips.keys, seed, epoch, "length"))
+
+
+def _draw_strides(
     clips: ClipTable,
-    keys: np.ndarray,
+    length: np.ndarray,
     mixture: MixtureConfig,
     stored_fps: int,
     seed: int,
     epoch: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A length among those that fit the clip, then a rate among those that fit with it."""
-    spans, weights = _spans(mixture, stored_fps)
-    fits = (spans[None] <= clips.num_frames[:, None, None]) & (weights[None] > 0)
-    length_weights = np.array(mixture.frames_weights)[None] * fits.any(axis=2)
-    length = _draw(length_weights, uniform(keys, seed, epoch, "length"))
-    rate_weights = np.array(mixture.fps_weights)[None] * fits[np.arange(len(clips)), length]
-    rate = _draw(rate_weights, uniform(keys, seed, epoch, "rate"))
-    return np.array(mixture.frames)[length], strides_of(mixture, stored_fps)[rate]
-
-
-def _draw(weights: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """(n,) column drawn per row in proportion to (n, k) weights; u (n,) in [0, 1)."""
-    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
-    return (cumulative <= (u * cumulative[:, -1])[:, None]).sum(axis=1)
-
-
-def _reading_order(
-    clips: ClipTable, keys: np.ndarray, packs_per_block: int, seed: int, epoch: int
 ) -> np.ndarray:
+    """(n,) index of a rate among those that fit the clip at its length."""
+    spans, weights = _spans(mixture, stored_fps)
+    fits = _fits_by_frames(spans, weights)
+    cumulative = np.cumsum(np.array(mixture.fps_weights) * fits, axis=2, dtype=np.float64)
+    frames = np.minimum(clips.num_frames, len(fits) - 1)
+    cases = frames * len(mixture.frames) + length
+    flat = cumulative.reshape(-1, len(mixture.fps))
+    return _draw(flat, cases, uniform(clips.keys, seed, epoch, "rate"))
+
+
+def _fits_by_frames(spans: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(frames, lengths, rates) bool: what a clip of so many frames has room for. Clips longer than
+    the last entry have room for as much as it."""
+    frames = np.arange(spans.max() + 1)
+    return (spans[None] <= frames[:, None, None]) & (weights[None] > 0)
+
+
+def _draw(cumulative: np.ndarray, case: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """(n,) column drawn for each clip: `cumulative` (cases, columns) are sums of weights, `case`
+    (n,) says which of them hold for a clip, u (n,) lies in [0, 1)."""
+    drawn = np.zeros(len(u), dtype=np.int64)
+    aim = u * cumulative[case, -1]
+    for column in range(cumulative.shape[1]):
+        drawn += cumulative[case, column] <= aim
+    return drawn
+
+
+def _reading_order(clips: ClipTable, packs_per_block: int, seed: int, epoch: int) -> np.ndarray:
     """Packs in a random order, clips shuffled within blocks of packs: few packs are hot at once."""
-    names, pack_of_clip = np.unique(clips.pack_numbers, return_inverse=True)
+    packs = np.flatnonzero(np.bincount(clips.pack_numbers))
     # Ranks, not draws: the order of packs must be a permutation even for equal draws.
-    pack_draws = uniform(names.astype(np.uint64), seed, epoch, "packs")
-    rank_of_pack = np.argsort(np.argsort(pack_draws, kind="stable"), kind="stable")
-    block = rank_of_pack[pack_of_clip] // packs_per_block
-    return np.lexsort((keys, uniform(keys, seed, epoch, "order"), block))
+    pack_draws = uniform(packs.astype(np.uint64), seed, epoch, "packs")
+    rank_of_pack = np.empty(int(packs[-1]) + 1, dtype=np.int64)
+    rank_of_pack[packs[np.argsort(pack_draws, kind="stable")]] = np.arange(len(packs))
+    # Sorted by (block, draw, key) as two stable sorts of one column each: keys rise already.
+    shuffled = np.argsort(uniform(clips.keys, seed, epoch, "order"), kind="stable")
+    block = rank_of_pack[clips.pack_numbers[shuffled]] // packs_per_block
+    narrow = np.uint16 if len(packs) // packs_per_block < 2**16 else np.int64  # sorts by digits
+    return shuffled[np.argsort(block.astype(narrow), kind="stable")]
 
 
-def _batches(lengths: np.ndarray, mixture: MixtureConfig) -> list[np.ndarray]:
-    """Places (into the reading order) of each batch, equal lengths within, in order of their last
-    place. The last batch of a length may be short: nothing is dropped at the end of an epoch."""
-    batches = []
+def _batches(lengths: np.ndarray, mixture: MixtureConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Places (into the reading order) of all batches one after another, and where each begins.
+
+    Lengths are equal within a batch; batches come in the order of their last place. The last batch
+    of a length may be short: nothing is dropped at the end of an epoch.
+    """
+    places, firsts, sizes, before = [], [], [], 0
     for length in np.unique(lengths):
-        places = np.flatnonzero(lengths == length)
-        size = mixture.clips_per_batch(int(length))
-        batches += [places[i : i + size] for i in range(0, len(places), size)]
-    return sorted(batches, key=lambda places: int(places[-1]))
+        of_length = np.flatnonzero(lengths == length)
+        full = mixture.clips_per_batch(int(length))
+        of_batches = np.arange(0, len(of_length), full)
+        places.append(of_length)
+        firsts.append(before + of_batches)
+        sizes.append(np.minimum(full, len(of_length) - of_batches))
+        before += len(of_length)
+    place, first, size = np.concatenate(places), np.concatenate(firsts), np.concatenate(sizes)
+    order = np.argsort(place[first + size - 1], kind="stable")
+    first, size = first[order], size[order]
+    starts = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+    within = np.arange(len(place)) - np.repeat(starts[:-1], size)
+    return place[np.repeat(first, size) + within], starts
 
 
 class StepPlan:
@@ -181,11 +228,14 @@ class StepPlan:
     def _plan_epoch(self, epoch: int) -> EpochPlan:
         return plan_epoch(self.clips, self.mixture, self.stored_fps, self.seed, epoch)
 
+    def _num_batches(self, epoch: int) -> int:
+        return num_batches(self.clips, self.mixture, self.stored_fps, self.seed, epoch)
+
     def position(self, step: int) -> tuple[int, int]:
         """(epoch, batch within it) of a step."""
         while self._first_steps[-1] <= step:
             epoch = len(self._first_steps) - 1
-            batches = self._epoch(epoch).num_batches
+            batches = self._num_batches(epoch)
             self._first_steps.append(self._first_steps[-1] + batches)
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         return epoch, step - self._first_steps[epoch]
@@ -198,9 +248,11 @@ class StepPlan:
         return epoch, plan, slice(int(first), int(end))
 
 
-def held_out(clip_ids: Sequence[str], count: int, seed_name: str = "held out") -> set[str]:
-    """The `count` clips that validation keeps for itself, chosen by id alone: the same clips
-    whatever the seed of the training, and whatever is encoded after them as long as few are new."""
-    draws = uniform(keys_of(list(clip_ids)), stream(seed_name))
-    ranked = sorted(zip(draws.tolist(), clip_ids, strict=True))
-    return {clip_id for _, clip_id in ranked[:count]}
+def held_out(keys: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the `count` clips that validation keeps for itself, chosen by id alone: the same
+    clips whatever the seed of the training, and whatever is encoded after them as long as few are
+    new. `keys`: of all clips, in the order of their ids; the rows rise."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    draws = uniform(keys, stream("held out"))
+    return np.sort(np.argsort(draws, kind="stable")[:count])

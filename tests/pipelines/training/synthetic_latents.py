@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.config import to_plain
 from pipelines.storage import Store
 from pipelines.training.latents import (
     SCHEMA_VERSION,
@@ -16,6 +17,7 @@ from pipelines.training.latents import (
     publish,
     write_pack,
 )
+from pipelines.training.recipe import Recipe
 
 ENCODERS = {
     "vae": {"name": "embedded", "digest": "0" * 32},
@@ -37,7 +39,7 @@ def write_latents(
     size: tuple[int, int] = (4, 6),
     text_shape: tuple[int, int] = (5, 128),
     premium_every: int = 2,
-    kinds: list[str] | None = None,
+    latent: str = "mean",
 ) -> Path:
     """Clips of the given lengths (stored frames), with random features; returns the folder."""
     lengths = lengths or [1, 9, 17, 33] * 6
@@ -45,7 +47,7 @@ def write_latents(
     commits = []
     for number, first in enumerate(range(0, len(lengths), clips_per_pack)):
         chosen = lengths[first : first + clips_per_pack]
-        arrays = _arrays(number, chosen, stage, size, text_shape)
+        arrays = _arrays(number, chosen, stage, size, text_shape, latent)
         rows, first_row = [], 0
         for place, num_frames in enumerate(chosen):
             tiers = ["base", "high_res"]
@@ -66,6 +68,7 @@ def write_latents(
                     "text_row": place + 1,
                     "short_text_row": place + 1,
                     "license": None,
+                    "content_sha256": None,
                 }
             )
             first_row += num_frames
@@ -85,13 +88,19 @@ def write_latents(
         sum(lengths),
         {},
         "c" * 32,
+        to_plain(Recipe(stage, size[1] * 4, size[0] * 4, 16, max(lengths), latent)),
     )
     publish(store, header, commits)
     return folder
 
 
 def _arrays(
-    number: int, lengths: list[int], stage: str, size: tuple[int, int], text_shape: tuple[int, int]
+    number: int,
+    lengths: list[int],
+    stage: str,
+    size: tuple[int, int],
+    text_shape: tuple[int, int],
+    latent: str,
 ) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(number)
     frames = sum(lengths)
@@ -102,4 +111,8 @@ def _arrays(
     }
     if stage == "base":
         shapes["image_embeddings_ND"] = (frames, text_shape[1])
-    return {name: rng.standard_normal(s).astype(np.float16) for name, s in shapes.items()}
+    arrays = {name: rng.standard_normal(s).astype(np.float16) for name, s in shapes.items()}
+    if latent == "moments":
+        stds = rng.random(shapes["latents_NCHW"]) * 0.1 + 0.01
+        arrays["latents_std_NCHW"] = stds.astype(np.float16)
+    return arrays

@@ -1,4 +1,4 @@
-"""One shard to one pack, with the embedded networks, in this process."""
+"""The embedded networks on real clips, in this process."""
 
 import dataclasses
 
@@ -7,120 +7,127 @@ import pytest
 import torch
 
 from pipelines.config import RequestError
-from pipelines.media import read_clip_frames
-from pipelines.storage import Store
+from pipelines.media import write_video
 from pipelines.training.clip_encoder import (
     ClipEncoder,
     ClipUnreadable,
-    ShardTask,
     frames_to_network,
-    read_members,
+    to_float16,
     weights_digest,
 )
-from pipelines.training.config import EncodeConfig, EncodersConfig, SizesConfig
-from pipelines.training.encode import prepare
-from pipelines.training.packs import map_safetensors
-from tests.pipelines.training.small_dataset import write_dataset
+from pipelines.training.config import EncodeConfig, EncodersConfig
+from pipelines.training.posterior import encode_moments
+from pipelines.training.recipe import Recipe, promised_frames, recipe_from, recipe_of
+from tests.pipelines.training.small_dataset import picture
 
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("dataset") / "set")
+RECIPE = recipe_of(EncodeConfig())
 
 
 @pytest.fixture(scope="module")
 def encoder():
     torch.set_num_threads(1)
-    return ClipEncoder(EncodersConfig(), SizesConfig(), "base")
+    return ClipEncoder(EncodersConfig(), RECIPE)
 
 
-@pytest.fixture
-def task(dataset, tmp_path) -> ShardTask:
-    config = EncodeConfig(dataset=str(dataset), latents=str(tmp_path / "latents"))
-    return prepare(config).tasks[-1]
+def film(folder, frames: int, fps: int = 8) -> bytes:
+    path = folder / "film.mp4"
+    write_video(path, (picture(0, frame) for frame in range(frames)), fps=fps)
+    return path.read_bytes()
 
 
-def test_a_pack_holds_each_clips_frames_at_16_per_second(encoder, task, tmp_path):
-    commit = encoder.encode_shard(Store.open(str(tmp_path)), task)
-    arrays = map_safetensors(tmp_path / task.pack)
-    assert [row["kind"] for row in commit.rows].count("image") == 1
-    for row in commit.rows:
-        # 24 frames at 8 per second are 3 s: 48 at 16. A still is one frame.
-        assert row["num_frames"] == (1 if row["kind"] == "image" else 48)
-    total = sum(row["num_frames"] for row in commit.rows)
-    assert arrays["latents_NCHW"].shape == (total, 4, 16, 28)
-    assert arrays["image_embeddings_ND"].shape == (total, 128)
-    assert arrays["latents_NCHW"].dtype == np.float16
-    # Captions are encoded once each, the empty one first.
-    texts = {row["caption"] for row in commit.rows}
-    assert len(arrays["text_KLD"]) == 1 + len(texts)
-    empty = encoder.clip.encode_text_tokens([""])[0].numpy().astype(np.float16)
-    np.testing.assert_array_equal(arrays["text_KLD"][0], empty)
+def row(seconds: float, kind: str = "video") -> dict:
+    return {"clip_id": "c" * 32, "kind": kind, "start_s": 2.0, "end_s": 2.0 + seconds}
 
 
-def test_stored_latents_are_those_of_the_clips_frames_in_order(encoder, task, dataset, tmp_path):
-    commit = encoder.encode_shard(Store.open(str(tmp_path)), task)
-    arrays = map_safetensors(tmp_path / task.pack)
-    members = {clip["clip_id"]: data for clip, data in read_members(
-        dataset / "shards" / task.shard, task.clips)}  # fmt: skip
-    row = next(row for row in commit.rows if row["kind"] == "video")
-    frames = read_clip_frames(
-        members[row["clip_id"]], fps=16, width_px=112, height_px=64, max_frames=64
-    )
-    stored = arrays["latents_NCHW"][row["first_row"] : row["first_row"] + len(frames)]
-    direct = encoder.vae.encode(frames_to_network(frames)).numpy()
-    np.testing.assert_allclose(stored.astype(np.float32), direct, atol=5e-3, rtol=5e-3)
-    # Frame by frame, in order: the same frames backwards are further away.
-    assert np.abs(stored - direct).mean() < 0.1 * np.abs(stored - direct[::-1]).mean()
+def test_a_clip_with_fewer_frames_than_its_row_promises_is_refused_by_id(encoder, tmp_path):
+    data = film(tmp_path, 16)  # 2 s
+    assert len(encoder.decode(row(2.0), data)) == 32
+    assert len(encoder.decode(row(2.06), data)) == 32  # the last moment may round
+    with pytest.raises(ClipUnreadable, match=r"clip c{32} decodes to 32 frames.*promises 48"):
+        encoder.decode(row(3.0), data)
 
 
-def test_equal_work_gives_equal_bytes_and_is_not_done_twice(encoder, task, tmp_path):
-    one, two = Store.open(str(tmp_path / "one")), Store.open(str(tmp_path / "two"))
-    assert encoder.encode_shard(one, task) == encoder.encode_shard(two, task)
-    stamp = (tmp_path / "one" / task.pack).stat().st_mtime_ns
-    encoder.encode_shard(one, task)
-    assert (tmp_path / "one" / task.pack).stat().st_mtime_ns == stamp
-    recaptioned = [{**clip, "caption": "something else"} for clip in task.clips]
-    encoder.encode_shard(one, dataclasses.replace(task, clips=recaptioned))
-    assert (tmp_path / "one" / task.pack).stat().st_mtime_ns != stamp
+def test_a_clip_that_cannot_be_decoded_is_named(encoder):
+    with pytest.raises(ClipUnreadable, match=r"clip c{32} cannot be decoded"):
+        encoder.decode(row(1.0), b"not a film at all" * 50)
 
 
-def test_a_shard_that_is_not_the_indexed_one_is_refused_by_name(encoder, task, tmp_path):
-    cut = tmp_path / "set" / "shards" / task.shard
-    cut.parent.mkdir(parents=True)
-    data = Store(task.dataset).read_bytes(f"shards/{task.shard}")
-    cut.write_bytes(data[: len(data) // 1024 * 512])
-    moved = dataclasses.replace(task, dataset=str(tmp_path / "set"))
-    with pytest.raises(RequestError, match=f"{task.shard}: damaged"):
-        encoder.encode_shard(Store.open(str(tmp_path / "latents")), moved)
-    cut.unlink()
-    with pytest.raises(RequestError, match=f"{task.shard}: missing"):
-        encoder.encode_shard(Store.open(str(tmp_path / "latents")), moved)
+@pytest.mark.parametrize(
+    ("seconds", "kind", "frames"),
+    [(3.0, "video", 48), (3.01, "video", 49), (0.01, "video", 1), (9.0, "video", 64),
+     (0.0, "image", 1)],
+)  # fmt: skip
+def test_promised_frames(seconds, kind, frames):
+    assert promised_frames(row(seconds, kind), RECIPE) == frames
 
 
-def test_a_clip_that_cannot_be_decoded_is_named_and_nothing_is_written(encoder, task, tmp_path):
-    with pytest.raises(ClipUnreadable, match=f"clip {task.clips[0]['clip_id']}"):
-        encoder._frames(task.clips[0], b"not a film at all" * 50)
+def test_a_row_without_times_promises_nothing():
+    assert promised_frames({"kind": "video", "start_s": None, "end_s": None}, RECIPE) is None
 
 
-def test_refinement_keeps_high_resolution_clips_and_no_image_vectors(dataset, tmp_path):
-    config = EncodeConfig(dataset=str(dataset), latents=str(tmp_path / "l"), stage="refine")
-    tasks = prepare(config).tasks
-    assert all("high_res" in clip["tiers"] for task in tasks for clip in task.clips)
-    assert sum(len(task.clips) for task in tasks) == 2
-    encoder = ClipEncoder(EncodersConfig(), SizesConfig(), "refine")
-    encoder.encode_shard(Store.open(str(tmp_path)), tasks[0])
-    arrays = map_safetensors(tmp_path / tasks[0].pack)
-    assert arrays["latents_NCHW"].shape[1:] == (4, 45, 80)
-    assert "image_embeddings_ND" not in arrays
+@pytest.mark.parametrize("value", [np.nan, np.inf, 70_000.0, -70_000.0])
+def test_values_that_float16_cannot_hold_are_refused_by_name(value):
+    values = np.zeros((2, 3), np.float32)
+    assert to_float16(values, "x").dtype == np.float16
+    values[1, 2] = value
+    with pytest.raises(ClipUnreadable, match="clip 7: latents do not fit float16"):
+        to_float16(values, "clip 7: latents")
+
+
+def test_a_network_that_overflows_is_refused_by_clip_id(tmp_path):
+    broken = ClipEncoder(EncodersConfig(), RECIPE)
+    broken.vae.scaling_factor *= 1e6
+    frames_FHWC = broken.decode(row(1.0), film(tmp_path, 8))
+    with pytest.raises(ClipUnreadable, match=r"clip c{32}: latents do not fit"):
+        broken.features(row(1.0), frames_FHWC)
+
+
+def test_moments_are_the_mean_and_the_spread_of_what_the_autoencoder_draws(encoder, tmp_path):
+    frames = frames_to_network(encoder.decode(row(0.25), film(tmp_path, 2))[:2])
+    mean, std = encode_moments(encoder.vae, frames)
+    assert torch.equal(mean, encoder.vae.encode(frames))
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([encoder.vae.encode(frames, True, generator) for _ in range(200)])
+    # 200 draws: the spread is known to 1 / sqrt(2 * 200) = 5 % each, its mean over all far better.
+    assert float((draws.std(dim=0) / std).mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(std.min()) > 0
+
+
+def test_moments_of_a_size_that_the_factor_does_not_divide(encoder):
+    frames = torch.rand(3, 3, 30, 45) * 2 - 1
+    mean, std = encode_moments(encoder.vae, frames)
+    assert torch.equal(mean, encoder.vae.encode(frames))
+    assert std.shape == mean.shape
+
+
+def test_the_latent_form_says_what_is_kept(encoder, tmp_path):
+    frames_FHWC = encoder.decode(row(0.5), film(tmp_path, 4))
+    plain = encoder.features(row(0.5), frames_FHWC)
+    assert plain.latents_std_FCHW is None
+    both = ClipEncoder(EncodersConfig(), dataclasses.replace(RECIPE, latent="moments"))
+    features = both.features(row(0.5), frames_FHWC)
+    np.testing.assert_array_equal(features.latents_FCHW, plain.latents_FCHW)
+    assert features.latents_std_FCHW.shape == plain.latents_FCHW.shape
+    assert features.latents_std_FCHW.dtype == np.float16
+
+
+def test_a_texts_features_do_not_depend_on_the_recipe():
+    other = Recipe("refine", 320, 180, 16, 64, "moments")
+    assert other.of_text() == RECIPE.of_text() != Recipe(device="cuda").of_text()
+
+
+def test_a_recipe_of_another_version_of_the_code_is_none():
+    assert recipe_from(dataclasses.asdict(RECIPE)) == RECIPE
+    assert recipe_from({}) is None
+    assert recipe_from({**dataclasses.asdict(RECIPE), "unheard_of": 1}) is None
 
 
 def test_unknown_encoders_are_refused_in_one_line():
     with pytest.raises(RequestError, match="encoders: "):
-        ClipEncoder(EncodersConfig(clip="ViT-B-32:no-such-weights"), SizesConfig(), "base")
+        ClipEncoder(EncodersConfig(clip="ViT-B-32:no-such-weights"), RECIPE)
 
 
-def test_a_weights_digest_sees_one_changed_value(encoder):
+def test_a_weights_digest_sees_one_changed_value():
     module = torch.nn.Linear(3, 2)
     before = weights_digest(module)
     assert before == weights_digest(module)

@@ -11,10 +11,13 @@ from pipelines.training.plan import (
     MixtureConfig,
     StepPlan,
     held_out,
+    num_batches,
     plan_epoch,
     strides_of,
+    uneven_lengths,
     usable,
 )
+from pipelines.training.randomness import keys_of, uniform
 from tests.pipelines.training.synthetic_latents import hex_id
 
 MIXTURE = MixtureConfig(
@@ -29,9 +32,9 @@ MIXTURE = MixtureConfig(
 
 
 def clip_table(lengths: list[int], clips_per_pack: int = 5) -> ClipTable:
-    ids = [hex_id("clip", i) for i in range(len(lengths))]
+    keys = np.sort(keys_of([hex_id("clip", i) for i in range(len(lengths))]))
     packs = np.arange(len(lengths)) // clips_per_pack
-    return ClipTable(ids, ids, packs, np.array(lengths))
+    return ClipTable(keys, packs, np.array(lengths))
 
 
 lengths_lists = st.lists(st.integers(1, 70), min_size=1, max_size=60)
@@ -65,20 +68,15 @@ def test_a_clips_choices_do_not_depend_on_other_clips(lengths, seed, drop):
     kept = [i for i in range(len(lengths)) if i != drop % len(lengths)]
     if not kept:
         return
-    fewer = ClipTable(
-        [clips.clip_ids[i] for i in kept],
-        [clips.source_ids[i] for i in kept],
-        clips.pack_numbers[kept],
-        clips.num_frames[kept],
-    )
+    fewer = ClipTable(clips.keys[kept], clips.pack_numbers[kept], clips.num_frames[kept])
 
     def choices(table):
         plan = plan_epoch(table, MIXTURE, 16, seed, 3)
         drawn = zip(plan.num_frames, plan.strides, plan.starts, strict=True)
-        return {table.clip_ids[r]: c for r, c in zip(plan.rows, drawn, strict=True)}
+        return {table.keys[r]: c for r, c in zip(plan.rows, drawn, strict=True)}
 
     all_choices = choices(clips)
-    assert choices(fewer) == {clips.clip_ids[i]: all_choices[clips.clip_ids[i]] for i in kept}
+    assert choices(fewer) == {clips.keys[i]: all_choices[clips.keys[i]] for i in kept}
 
 
 def test_lengths_and_rates_follow_their_weights():
@@ -128,9 +126,70 @@ def test_a_rate_that_does_not_divide_the_stored_one_is_refused():
 
 
 def test_held_out_clips_are_stable_when_clips_are_added():
-    ids = [hex_id("clip", i) for i in range(100)]
-    few = held_out(ids[:50], 5)
-    more = held_out(ids, 5)
+    keys = np.sort(keys_of([hex_id("clip", i) for i in range(100)]))
+    few = set(keys[::2][held_out(keys[::2], 5)].tolist())
+    more = set(keys[held_out(keys, 5)].tolist())
     assert len(few) == len(more) == 5
     # Of the old clips, whatever is held out later was among the lowest draws before.
-    assert (more & set(ids[:50])) <= few
+    assert (more & set(keys[::2].tolist())) <= few
+    assert len(held_out(keys, 0)) == 0
+
+
+@given(lengths=lengths_lists, seed=st.integers(0, 9), epoch=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_batches_are_counted_without_planning_them(lengths, seed, epoch):
+    clips = clip_table(lengths)
+    plan = plan_epoch(clips, MIXTURE, 16, seed, epoch)
+    assert num_batches(clips, MIXTURE, 16, seed, epoch) == plan.num_batches
+
+
+@given(lengths=lengths_lists, seed=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_a_batch_is_full_or_the_last_of_its_length_and_comes_when_its_last_clip_does(lengths, seed):
+    clips = clip_table(lengths)
+    plan = plan_epoch(clips, MIXTURE, 16, seed, 0)
+    reading_order = {row: place for place, row in enumerate(_in_reading_order(clips, seed))}
+    sizes, ends = {}, []
+    for first, end in zip(plan.batch_starts[:-1], plan.batch_starts[1:], strict=True):
+        places = [reading_order[row] for row in plan.rows[first:end].tolist()]
+        assert places == sorted(places)
+        ends.append(places[-1])
+        sizes.setdefault(int(plan.num_frames[first]), []).append(int(end - first))
+    assert ends == sorted(ends)
+    for length, found in sizes.items():
+        full = MIXTURE.clips_per_batch(length)
+        assert all(size == full for size in found[:-1])
+
+
+def _in_reading_order(clips: ClipTable, seed: int) -> list[int]:
+    """Rows by (block of packs, draw, key), the slow and plain way."""
+    packs = sorted(set(clips.pack_numbers.tolist()))
+    draws = dict(
+        zip(packs, uniform(np.array(packs, np.uint64), seed, 0, "packs").tolist(), strict=True)
+    )
+    rank = {pack: i for i, pack in enumerate(sorted(packs, key=draws.__getitem__))}
+    draw = uniform(clips.keys, seed, 0, "order").tolist()
+    block = [rank[pack] // MIXTURE.packs_per_block for pack in clips.pack_numbers.tolist()]
+    return sorted(range(len(clips)), key=lambda row: (block[row], draw[row], clips.keys[row]))
+
+
+# As `plan_epoch` gave them at its first version.
+FROZEN_ROWS = [10, 11, 17, 14, 22, 21, 13, 18, 19, 23, 16, 15, 12, 4, 0, 3, 1, 20, 2, 9, 7, 8, 6, 5]
+FROZEN_STARTS = [6, 18, 0, 0, 1, 0, 2, 3, 6, 23, 0, 29, 0, 0, 0, 22, 0, 0, 0, 0, 7, 0, 1, 7]
+FROZEN_BATCHES = [0, 2, 4, 6, 10, 18, 20, 21, 24]
+
+
+def test_the_plan_of_a_seed_is_what_it_always_was():
+    """Frozen: a checkpoint goes on in the middle of an epoch that earlier code began."""
+    plan = plan_epoch(clip_table([1, 9, 17, 33] * 6), MIXTURE, 16, 3, 1)
+    assert plan.rows.tolist() == FROZEN_ROWS
+    assert plan.starts.tolist() == FROZEN_STARTS
+    assert plan.batch_starts.tolist() == FROZEN_BATCHES
+
+
+@pytest.mark.parametrize(
+    ("workers", "uneven"), [(1, []), (2, []), (4, [8]), (3, [1, 4, 8]), (16, [1, 4, 8])]
+)
+def test_lengths_whose_batches_do_not_divide_among_the_workers(workers, uneven):
+    # Full batches of MIXTURE: 8 stills, 4 clips of 4 frames, 2 of 8.
+    assert uneven_lengths(MIXTURE, workers) == uneven
