@@ -80,35 +80,57 @@ class Objective:
         noise = torch.cat([draw_noise(shape, self.diffusion, g) for g in generators])
         masks = [draw_drop_masks(1, self.rates, g) for g in generators]
         joined = joined_masks(masks)
-        loss_B = self._loss(network, batch, noise, timesteps_B, joined)
+        clean = self._drawn_latents(batch, step)
+        loss_B = self._loss(network, batch, clean, noise, timesteps_B, joined)
         bin_B = timesteps_B * len(NOISE_BINS) // self.diffusion.noise_range
         return Losses(loss_B, bin_B)
 
     def loss_at(self, network: nn.Module, batch: Batch, timestep: int) -> Tensor:
-        """Mean loss at one noise level, all conditions given, with noise fixed per clip."""
+        """Mean loss at one noise level on the latents' means, all conditions given, with noise
+        fixed per clip."""
         shape = (1, *batch.latents_BCFHW.shape[1:])
         seeds = [stream("validation", timestep, sample.clip_id) for sample in batch.samples]
         noise = [
             draw_noise(shape, self.diffusion, torch.Generator().manual_seed(seed)) for seed in seeds
         ]
         timesteps_B = torch.full((len(seeds),), timestep)
-        return self._loss(network, batch, torch.cat(noise), timesteps_B, None).mean()
+        clean = self._on_device(batch.latents_BCFHW)
+        return self._loss(network, batch, clean, torch.cat(noise), timesteps_B, None).mean()
 
     def spread_timesteps(self, count: int) -> list[int]:
         """The middles of `count` equal parts of the noise range."""
         part = self.diffusion.noise_range / count
         return [int((i + 0.5) * part) for i in range(count)]
 
+    def _drawn_latents(self, batch: Batch, step: int) -> Tensor:
+        """What the autoencoder could have said: a sample where the feed gives its deviation,
+        drawn anew at every step; else its mean."""
+        mean = self._on_device(batch.latents_BCFHW)
+        deviation = batch.latents_std_BCFHW
+        if deviation is None:
+            return mean
+        seeds = [stream("latent", self.seed, step, sample.clip_id) for sample in batch.samples]
+        eps = [
+            torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        return mean + self._on_device(deviation) * torch.stack(eps).to(self.device)
+
+    def _on_device(self, values: Tensor) -> Tensor:
+        """In float32, whatever the feed carries: converted there, where it is cheap."""
+        return values.to(self.device, non_blocking=True).float()
+
     def _loss(
         self,
         network: nn.Module,
         batch: Batch,
+        x0: Tensor,
         noise_BCFHW: Tensor,
         timesteps_B: Tensor,
         masks: DropMasks | None,
     ) -> Tensor:
-        x0, noise = batch.latents_BCFHW.to(self.device), noise_BCFHW.to(self.device)
-        conditions = conditions_of(batch).to(self.device)
+        noise = noise_BCFHW.to(self.device)
+        conditions = conditions_of(batch).to(self.device, torch.float32)
         if masks is not None:
             conditions = drop_conditions(conditions, masks, self.empty_text_LD)
         noisy = q_sample(self.diffusion, x0, noise, timesteps_B)
@@ -124,7 +146,8 @@ class Objective:
 
 
 def conditions_of(batch: Batch) -> Conditions:
-    """What the batch's videos are generated from; the image conditions are the first frame's."""
+    """What the batch's videos are generated from; the image conditions are the first frame's, its
+    latent the autoencoder's mean."""
     if batch.image_embedding_BD is None:
         return Conditions(batch.text_BLD)
     first_frame_BCHW = batch.latents_BCFHW[:, :, 0]

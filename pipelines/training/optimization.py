@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.unet import VideoUNet, spatial_parameter_names
+from pipelines.training.sharding import local, share_of
 from pipelines.training.stages import RegimenConfig, ema_decay_at, learning_rate_factor
 
 OPTIMIZER_PREFIX = "optimizer."
@@ -30,7 +32,9 @@ def make_optimizer(unet: VideoUNet, learning: RegimenConfig) -> torch.optim.Adam
         lr=learning.learning_rate,
         betas=(learning.beta1, learning.beta2),
         weight_decay=learning.weight_decay,
-        foreach=True,
+        # One kernel instead of one for each product and sum: a third of the time on a CPU too
+        # (tests/benchmarks/train_step_speed.py).
+        fused=True,
     )
 
 
@@ -46,7 +50,7 @@ def set_learning_rates(
 
 
 def optimizer_tensors(unet: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as `optimizer.<quantity>.<parameter>`."""
+    """The optimizer's state as `optimizer.<quantity>.<parameter>`, sharded as it is."""
     tensors = {}
     for name, parameter in unet.named_parameters():
         for quantity, value in optimizer.state.get(parameter, {}).items():
@@ -55,18 +59,36 @@ def optimizer_tensors(unet: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 def load_optimizer_tensors(
-    unet: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+    unet: nn.Module, optimizer: torch.optim.Optimizer, tensors: Iterable[tuple[str, Tensor]]
 ) -> None:
-    """The inverse of `optimizer_tensors`. Raises KeyError on a parameter that is not there."""
+    """The inverse of `optimizer_tensors`, from names and whole tensors, however the network is
+    sharded. Raises KeyError on a parameter that is not there."""
     parameters = dict(unet.named_parameters())
-    for full, value in tensors.items():
+    for full, value in tensors:
         if not full.startswith(OPTIMIZER_PREFIX):
             continue
         quantity, _, name = full.removeprefix(OPTIMIZER_PREFIX).partition(".")
         parameter = parameters[name]
-        # AdamW keeps its step counts on the CPU and its moments beside the parameters.
-        place = value if quantity == "step" else value.to(parameter.device)
-        optimizer.state[parameter][quantity] = place.clone()
+        if quantity == "step":  # one number for all workers, where the fused kernel reads it
+            state = value.to(parameter.device, copy=True)
+        else:
+            state = share_of(value, parameter)
+        optimizer.state[parameter][quantity] = state
+
+
+# --- gradients -----------------------------------------------------------------------------
+
+
+def held_gradients(unet: nn.Module) -> list[Tensor]:
+    """What this worker holds of the gradients: all, or its share of each."""
+    return [local(p.grad) for p in unet.parameters() if p.grad is not None]
+
+
+def clip_gradients(gradients: list[Tensor], norm: Tensor, largest: float) -> None:
+    """Scales gradients of this norm (over all workers, where they are shares) down to `largest`,
+    in place. As `torch.nn.utils.clip_grad_norm_` does it, bit for bit."""
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, scale)
 
 
 def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -78,25 +100,33 @@ def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 
 class AveragedWeights:
-    """Exponential moving average of all parameters, float32."""
+    """Exponential moving average of all parameters, float32, each sharded as its parameter is.
 
-    def __init__(self, unet: nn.Module, tensors: dict[str, Tensor] | None = None) -> None:
-        source = tensors or unet.state_dict()
-        device = next(unet.parameters()).device
-        self.tensors = {n: v.detach().float().to(device).clone() for n, v in source.items()}
+    `tensors` are whole averages to start from; without them they start as the weights.
+    """
+
+    def __init__(self, unet: nn.Module, tensors: Mapping[str, Tensor] | None = None) -> None:
+        parameters = dict(unet.named_parameters())
+        if tensors is None:
+            self.tensors = {n: p.detach().float().clone() for n, p in parameters.items()}
+        else:
+            self.tensors = {n: share_of(v.float(), parameters[n]) for n, v in tensors.items()}
 
     @torch.no_grad()
     def update(self, unet: nn.Module, learning: RegimenConfig, step: int) -> None:
         decay = ema_decay_at(learning, step)
-        current = unet.state_dict()
-        averages = list(self.tensors.values())
-        values = [current[name].float() for name in self.tensors]
+        pairs = self._pairs(unet)
+        averages, values = [a for a, _ in pairs], [value.float() for _, value in pairs]
         torch._foreach_lerp_(averages, values, 1 - decay)
 
+    @torch.no_grad()
     def swap(self, unet: nn.Module) -> None:
         """Exchanges the network's weights and the averages; twice gives back what was."""
-        with torch.no_grad():
-            for name, value in unet.state_dict().items():
-                kept = value.clone()
-                value.copy_(self.tensors[name])
-                self.tensors[name].copy_(kept)
+        for average, value in self._pairs(unet):
+            kept = value.clone()
+            value.copy_(average)
+            average.copy_(kept)
+
+    def _pairs(self, unet: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """(average, weight) of every parameter, as far as this worker holds it."""
+        return [(local(self.tensors[n]), local(p)) for n, p in unet.named_parameters()]

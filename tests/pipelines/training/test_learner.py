@@ -12,15 +12,19 @@ from pipelines.training.latents import open_latents
 from pipelines.training.objective import Objective
 from pipelines.training.optimization import (
     AveragedWeights,
+    clip_gradients,
+    held_gradients,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
     set_learning_rates,
 )
+from pipelines.training.randomness import stream
 from pipelines.training.stages import RegimenConfig
 from pipelines.training.validation import validate
 from tests.pipelines.training.synthetic_latents import write_latents
 from tests.pipelines.training.tiny_jobs import TINY_MIXTURE, TINY_UNET
+from tests.pipelines.training.worker_groups import alone
 
 UNET = dataclasses.replace(TINY_UNET, temporal_dropout=0.0)
 
@@ -79,6 +83,54 @@ def test_gradients_of_all_shares_add_up_to_the_steps(feed, unet):
         assert torch.allclose(gradient(world), alone, rtol=1e-4, atol=1e-7)
 
 
+def test_latents_with_a_deviation_are_drawn_by_clip_and_step(feed, unet):
+    """x0 = mean + std * eps, the eps of a clip and step; without a deviation x0 is the mean."""
+    batch = batch_with_several(feed)
+    mean = objective(feed).losses(unet, batch, 3).loss_B
+    of_zero = dataclasses.replace(batch, latents_std_BCFHW=torch.zeros_like(batch.latents_BCFHW))
+    assert torch.equal(objective(feed).losses(unet, of_zero, 3).loss_B, mean)
+
+    spread = dataclasses.replace(
+        batch, latents_std_BCFHW=torch.full_like(batch.latents_BCFHW, 0.5, dtype=torch.float16)
+    )
+    drawn = objective(feed).losses(unet, spread, 3).loss_B
+    assert not torch.equal(drawn, mean)
+    assert torch.equal(objective(feed).losses(unet, spread, 3).loss_B, drawn)
+    seed = stream("latent", 1, 3, batch.samples[1].clip_id)
+    eps = torch.randn(batch.latents_BCFHW.shape[1:], generator=torch.Generator().manual_seed(seed))
+    latents = batch.latents_BCFHW.clone()
+    latents[1] += 0.5 * eps
+    # The image condition stays the mean's, so the same draw given as the mean differs by it alone.
+    unconditioned = objective(feed, drop_detail=1.0)
+    given = dataclasses.replace(batch, latents_BCFHW=latents)
+    assert torch.allclose(
+        unconditioned.losses(unet, spread, 3).loss_B[1],
+        unconditioned.losses(unet, given, 3).loss_B[1],
+        rtol=1e-5,
+    )
+
+
+def test_validation_looks_at_the_mean(feed, unet):
+    batch = batch_with_several(feed)
+    spread = dataclasses.replace(batch, latents_std_BCFHW=torch.ones_like(batch.latents_BCFHW))
+    with torch.no_grad():
+        losses = [objective(feed).loss_at(unet, b, 500) for b in (batch, spread)]
+    assert torch.equal(*losses)
+
+
+def test_batches_in_half_precision_are_trained_on_in_single(feed, unet):
+    """The packs hold float16, so that nothing is lost."""
+    batch = batch_with_several(feed)
+    half = dataclasses.replace(
+        batch,
+        latents_BCFHW=batch.latents_BCFHW.half(),
+        text_BLD=batch.text_BLD.half(),
+        image_embedding_BD=batch.image_embedding_BD.half(),
+    )
+    single = objective(feed).losses(unet, batch, 3).loss_B
+    assert torch.equal(objective(feed).losses(unet, half, 3).loss_B, single)
+
+
 def test_dropped_conditions_do_not_reach_the_network(feed, unet):
     batch = batch_with_several(feed)
     dropping = objective(feed, drop_all=1.0)
@@ -118,10 +170,46 @@ def test_optimizer_state_survives_as_named_tensors(feed, unet):
     optimizer.step()
     tensors = {name: t.clone() for name, t in optimizer_tensors(unet, optimizer).items()}
     other = make_optimizer(unet, learning)
-    load_optimizer_tensors(unet, other, tensors)
+    load_optimizer_tensors(unet, other, tensors.items())
     again = optimizer_tensors(unet, other)
     assert tensors.keys() == again.keys()
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+
+
+def test_the_optimizer_goes_on_from_a_state_of_the_plain_kernels(feed, unet):
+    """States saved before it was fused: they had the same quantities, and the numbers agree."""
+    learning = RegimenConfig(learning_rate=1e-3, weight_decay=0.0)
+    settings = {"lr": 1e-3, "weight_decay": 0.0, "foreach": True}
+    plain = torch.optim.AdamW(unet.parameters(), **settings)
+    objective(feed).losses(unet, feed.read(0), 0).loss_B.mean().backward()
+    plain.step()
+    tensors = {name: t.clone() for name, t in optimizer_tensors(unet, plain).items()}
+    weights = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    ends = []
+    for fresh in (
+        torch.optim.AdamW(unet.parameters(), **settings),
+        make_optimizer(unet, learning),
+    ):
+        unet.load_state_dict(weights)
+        load_optimizer_tensors(unet, fresh, tensors.items())
+        fresh.step()
+        ends.append([p.detach().clone() for p in unet.parameters()])
+        assert {float(state["step"]) for state in fresh.state.values()} == {2.0}
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(*ends, strict=True))
+
+
+def test_clipping_is_that_of_torch(unet):
+    for parameter in unet.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    gradients = held_gradients(unet)
+    before = [gradient.clone() for gradient in gradients]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    clip_gradients(gradients, norm, 0.5)
+    ours = [gradient.clone() for gradient in gradients]
+    for gradient, value in zip(gradients, before, strict=True):
+        gradient.copy_(value)
+    assert torch.equal(torch.nn.utils.clip_grad_norm_(unet.parameters(), 0.5), norm)
+    assert all(torch.equal(a, b) for a, b in zip(ours, gradients, strict=True))
 
 
 def test_averages_swap_in_and_out(unet):
@@ -142,6 +230,8 @@ def test_averages_swap_in_and_out(unet):
 def test_validation_repeats_itself_and_leaves_the_network_in_training(feed, unet):
     unet.train()
     state = torch.get_rng_state()
-    assert validate(unet, feed, objective(feed)) == validate(unet, feed, objective(feed))
+    assert validate(unet, feed, objective(feed), alone()) == validate(
+        unet, feed, objective(feed), alone()
+    )
     assert unet.training
     assert torch.equal(torch.get_rng_state(), state)
