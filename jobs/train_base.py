@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         description=__doc__ or "",
         examples=EXAMPLES,
     )
-    from pipelines.training.request import dry_run_report, prepare_base
+    from pipelines.training.dry_run import dry_run_report
+    from pipelines.training.request import prepare_base
     from pipelines.training.train import train
 
     prepared = prepare_base(request.config)

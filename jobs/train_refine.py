@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         description=__doc__ or "",
         examples=EXAMPLES,
     )
-    from pipelines.training.request import dry_run_report, prepare_refine
+    from pipelines.training.dry_run import dry_run_report
+    from pipelines.training.request import prepare_refine
     from pipelines.training.train import train
 
     prepared = prepare_refine(request.config)

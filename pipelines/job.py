@@ -19,6 +19,13 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 Main = Callable[[Sequence[str]], dict[str, Any] | None]
 
 
+class JobEnded(Exception):
+    """A job cannot or shall not go on, for a reason that is no mistake in the code: one line, no
+    traceback, and `exit_code`."""
+
+    exit_code = EXIT_FAILED
+
+
 def run(main: Main) -> NoReturn:
     """Runs a job's `main(argv)` and leaves the process with the contract's exit code.
 
@@ -36,6 +43,9 @@ def run(main: Main) -> NoReturn:
         line = " ".join(str(error).splitlines())  # a file's name may hold a line break
         print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(EXIT_WRONG_REQUEST)
+    except JobEnded as error:
+        say(f"error: {' '.join(str(error).splitlines())}")
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         sys.exit(EXIT_FAILED)

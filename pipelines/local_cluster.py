@@ -56,6 +56,8 @@ def local_cluster(
         "RAY_TRAIN_V2_ENABLED": "1",
         # Ray starts workers at niceness 15: on a machine that does anything else they starve.
         "RAY_worker_niceness": "0",
+        # `ray job stop`: time for a training to save the step it is at, before the kill.
+        "RAY_JOB_STOP_WAIT_TIME_S": "120",
         "PYTHONUNBUFFERED": "1",
     }
     output = open(log or folder / "head.log", "ab")  # noqa: SIM115 - closed in the finally below

@@ -32,7 +32,8 @@ __all__ = ["KINDS", "Experiment", "Run", "Tracker"]
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("curate", "encode", "train_base", "train_refine", "generate", "evaluate", "takedown")
+JOBS = ("curate", "encode", "train_base", "train_refine", "generate", "evaluate", "takedown")
+KINDS = (*JOBS, "phase")  # a phase of a training job: a run nested in the job's
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -132,7 +133,9 @@ class Tracker:
         experiment = self.experiment
         if experiment is None:
             return ""
-        tags = {KIND_TAG: kind, "mlflow.source.name": f"jobs/{kind}.py"}
+        tags = {KIND_TAG: kind}
+        if kind in JOBS:
+            tags["mlflow.source.name"] = f"jobs/{kind}.py"
         if parent_run_id:
             tags["mlflow.parentRunId"] = parent_run_id
         try:

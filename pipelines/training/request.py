@@ -16,11 +16,10 @@ from pipelines.training.checkpoint import (
 )
 from pipelines.training.config import TrainBaseConfig, TrainRefineConfig
 from pipelines.training.feed import Feed
-from pipelines.training.latents import Latents, open_latents
+from pipelines.training.latents import Latents
+from pipelines.training.online import open_stored_or_online
 from pipelines.training.stages import base_phases, phase_at, refine_phases
 from pipelines.training.train_job import TrainJob
-
-BYTES_PER_PARAMETER = {"weights": 4, "gradients": 4, "optimizer": 8, "averages": 4}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TrainRequest:
 
 def prepare_base(config: TrainBaseConfig) -> TrainRequest:
     """Raises RequestError."""
-    latents = open_latents(config.latents, "base")
+    latents = open_stored_or_online(config.latents, "base", config.online)
     from model.presets import PRESETS
     from pipelines.training.network_start import resolve_init
 
@@ -68,7 +67,7 @@ def prepare_refine(config: TrainRefineConfig) -> TrainRequest:
     if not phases:
         raise RequestError("--steps 0 and --premium-steps 0: nothing to train; raise one of them")
     base = open_checkpoint(config.base, "base", "--base")
-    latents = open_latents(config.latents, "refine")
+    latents = open_stored_or_online(config.latents, "refine", config.online)
     from model.presets import PRESETS
     from model.unet import UNetConfig
 
@@ -90,38 +89,9 @@ def prepare_refine(config: TrainRefineConfig) -> TrainRequest:
     return _request(job, latents)
 
 
-def dry_run_report(request: TrainRequest) -> str:
-    """Parameters, memory, steps and clips, in a few lines for a person."""
-    import torch
-
-    from model.unet import UNetConfig, VideoUNet
-
-    job, header = request.job, request.latents.header
-    with torch.device("meta"):
-        unet = VideoUNet(UNetConfig.from_json(job.model))
-    parameters = sum(p.numel() for p in unet.parameters())
-    gib = parameters * sum(BYTES_PER_PARAMETER.values()) / 2**30
-    lines = [
-        f"stage          {job.stage}: {', '.join(f'{p.name} {p.steps} steps' for p in job.phases)}",
-        f"network        {job.preset}, {parameters:,} parameters",
-        f"memory         {gib:.2f} GiB a worker for {', '.join(BYTES_PER_PARAMETER)}, "
-        "and activations on top",
-        f"latents        {request.latents.store.uri}: {header.clips} clips, "
-        f"{header.frames} frames, digest {header.digest}",
-    ]
-    for number, phase in enumerate(job.phases):
-        feed = open_feed(request.latents, job, number)
-        epoch = feed.plan.batch(0)[1]
-        lines.append(
-            f"clips          {phase.name}: {len(feed.train_rows)} an epoch in {epoch.num_batches} "
-            f"steps, {len(feed.validation_rows)} held out, {feed.too_short} too short"
-        )
-    lines.append(f"checkpoints    {job.checkpoints}, from step {request.first_step}")
-    return "\n".join(lines)
-
-
-def open_feed(latents: Latents, job: TrainJob, phase: int) -> Feed:
-    """The clips of one phase. Raises RequestError when there are none."""
+def open_feed(latents: Latents, job: TrainJob, phase: int, *, pin: bool = False) -> Feed:
+    """The clips of one phase; `pin`: for a GPU of this process. Raises RequestError when there are
+    none."""
     from pipelines.training.randomness import stream
 
     return Feed(
@@ -131,6 +101,7 @@ def open_feed(latents: Latents, job: TrainJob, phase: int) -> Feed:
         tier=job.phases[phase].tier,
         text=job.text,
         validation_clips=job.loop.validation_clips,
+        pin=pin,
     )
 
 
@@ -183,6 +154,7 @@ def _job(
         mixture=config.mixture,
         regimen=regimen,
         loop=config.loop,
+        online=config.online,
         identity=config_hash(identity),
         config=to_plain(config),
         config_hash=config_hash(config),
@@ -236,7 +208,7 @@ def _stretch(phase_steps: list[int], step: int) -> tuple[int, int] | None:
 
 
 def _changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
-    ignored = {"checkpoints", "cluster", "tracking", "loop"}
+    ignored = {"checkpoints", "cluster", "tracking", "loop", "online"}
     names = []
     for name in sorted(set(before) | set(now)):
         a, b = before.get(name), now.get(name)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,36 +14,62 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RequestError
+from pipelines.job import EXIT_TERMINATED, JobEnded, say
 from pipelines.lineage.tracking import Run, Tracker
 from pipelines.storage import Store
 from pipelines.training.checkpoint import Checkpoint, latest_checkpoint
-from pipelines.training.progress_board import shown_progress, start_board
+from pipelines.training.progress_board import failure_on, shown_progress, start_board
 from pipelines.training.request import TrainRequest
+from pipelines.training.stopping import asked_to_stop, missing_resources, resources_that_stay
 from pipelines.training.train_job import TrainJob
 
+# A step on the CPU frees and takes the same large blocks again and again; handing them back to the
+# system each time costs its pages' faults, 7 % of a step (tests/benchmarks/train_step_speed.py).
+KEEP_FREED_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
 
-class TrainingFailed(Exception):
+
+class TrainingFailed(JobEnded):
     """Training could not go on; the message says where, why, and what is left."""
+
+
+class TrainingStopped(JobEnded):
+    """Training was asked to end before its last step, and its state is saved."""
+
+    exit_code = EXIT_TERMINATED
 
 
 def train(request: TrainRequest) -> dict[str, Any]:
     """Trains to the last step of the request. Needs Ray to be up.
 
-    Returns the keys of the contract. Raises RequestError when the cluster is too small, and
-    TrainingFailed when the loss is not finite or workers fail more often than allowed.
+    On SIGTERM the workers save the step they are at, and TrainingStopped is raised. When a machine
+    announces that it will be taken away they do the same, and go on where the rest of the cluster
+    has room for them.
+
+    Returns the keys of the contract. Raises RequestError when the cluster is too small,
+    TrainingFailed when the loss is not finite, checkpoints cannot be written, or workers fail more
+    often than allowed, and TrainingStopped.
     """
     job, started_s = request.job, time.monotonic()
     _check_cluster(job)
     tracker = Tracker.open(job.tracking)
     base_model = tracker.find_model(job.base["digest"]) if job.base else None
-    with tracker.run(f"train_{job.stage}", f"train {job.stage}", job.config, _tags(request)) as run:
+    with (
+        tracker.run(f"train_{job.stage}", f"train {job.stage}", job.config, _tags(request)) as run,
+        contextlib.ExitStack() as phases,
+        asked_to_stop() as stop,
+    ):
         run.log_input_dataset("latents", job.latents["uri"], job.latents["digest"], "training")
         run.log_input_model(base_model)
         run.log_dict(job.config, "config.json")
+        runs = [phases.enter_context(one) for one in _phase_runs(tracker, request, run.run_id)]
         # Workers may run in another directory: what they are told must mean the same there.
         tracking = dataclasses.replace(job.tracking, uri=tracker.uri)
-        _fit(dataclasses.replace(job, run_id=run.run_id, tracking=tracking), request.first_step)
-        made = _finished_checkpoint(job)
+        ids = tuple(one.run_id for one in runs)
+        job = dataclasses.replace(job, run_id=run.run_id, phase_run_ids=ids, tracking=tracking)
+        made = _train_to_the_end(job, request.first_step, stop)
         seconds = round(time.monotonic() - started_s, 1)
         _record_end(run, made, seconds)
         return {
@@ -56,7 +83,48 @@ def train(request: TrainRequest) -> dict[str, Any]:
         }
 
 
-def _fit(job: TrainJob, first_step: int) -> None:
+def _phase_runs(
+    tracker: Tracker, request: TrainRequest, run_id: str
+) -> Iterator[contextlib.AbstractContextManager[Run]]:
+    """A run below the job's for each phase, so that phases can be laid beside each other; a run
+    without a record for a phase that was over before."""
+    job = request.job
+    current, _ = job.phase_at(request.first_step)
+    for number, phase in enumerate(job.phases):
+        if number < current:
+            yield Tracker(None).resume("")
+            continue
+        params = {"phase": phase.name, "tier": phase.tier, "steps": phase.steps, "stage": job.stage}
+        tags = {"phase": phase.name, "checkpoints.uri": job.checkpoints}
+        name = f"{job.stage} phase {number + 1}: {phase.name}"
+        yield tracker.run("phase", name, params, tags, parent_run_id=run_id)
+
+
+def _train_to_the_end(job: TrainJob, first_step: int, stop: threading.Event) -> Checkpoint:
+    """Starts workers until the last step is saved: once, and again after each machine that was
+    taken away. Raises TrainingFailed and TrainingStopped."""
+    while True:
+        _fit(job, first_step, stop)
+        made = latest_checkpoint(Store.open(job.checkpoints))
+        if made is not None and made.header.step >= job.total_steps:
+            return made
+        where = made.store.uri if made else "none"
+        saved = f"the state is saved in {where}; run the same command again to go on from there"
+        if stop.is_set():
+            raise TrainingStopped(f"training ({job.stage}) stopped as asked; {saved}")
+        if made is None or made.header.step <= first_step:
+            raise TrainingFailed(f"training ({job.stage}) ended without a step; {saved}")
+        first_step = made.header.step
+        if lacking := missing_resources(job, resources_that_stay()):
+            raise TrainingStopped(
+                f"training ({job.stage}) stopped because a machine is taken away and the others "
+                f"lack {lacking}; {saved}"
+            )
+        say(f"going on from step {first_step} on the machines that stay")
+
+
+def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
+    """One group of workers, until it ends. Raises TrainingFailed."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -78,16 +146,16 @@ def _fit(job: TrainJob, first_step: int) -> None:
                 name=f"{job.stage}-{job.identity[:12]}-{uuid.uuid4().hex[:8]}",
                 storage_path=notes,
                 failure_config=FailureConfig(max_failures=job.loop.max_failures),
+                worker_runtime_env={} if on_gpu else {"env_vars": KEEP_FREED_MEMORY},
             ),
         )
         try:
-            with shown_progress(board, first_step, job.total_steps, f"training ({job.stage})"):
+            title = f"training ({job.stage})"
+            with shown_progress(board, first_step, job.total_steps, title, stop):
                 trainer.fit()
         except TrainingFailedError as error:
             raise TrainingFailed(_last_words(error, job)) from error
-    import ray
-
-    if reason := ray.get(board.stopped.remote()):
+    if reason := failure_on(board):
         raise TrainingFailed(f"training ({job.stage}) stopped at {reason}")
 
 
@@ -109,14 +177,11 @@ def _check_cluster(job: TrainJob) -> None:
     """Ray Train would wait for ever for what the cluster does not have."""
     import ray
 
-    have = ray.cluster_resources()
-    wanted = {"CPU": float(job.loop.workers), "GPU": job.loop.workers * job.loop.gpus}
-    for kind, amount in wanted.items():
-        if have.get(kind, 0.0) < amount:
-            raise RequestError(
-                f"loop.workers {job.loop.workers}: they need {amount:g} {kind}, the cluster has "
-                f"{have.get(kind, 0.0):g}; ask for fewer workers, or another --cluster.address"
-            )
+    if lacking := missing_resources(job, ray.cluster_resources()):
+        raise RequestError(
+            f"loop.workers {job.loop.workers}: {lacking}; "
+            "ask for fewer workers, or another --cluster.address"
+        )
 
 
 def _tags(request: TrainRequest) -> dict[str, str]:
@@ -134,16 +199,6 @@ def _tags(request: TrainRequest) -> dict[str, str]:
     if request.parent:
         tags["resumed_from.digest"] = request.parent.header.digest
     return tags
-
-
-def _finished_checkpoint(job: TrainJob) -> Checkpoint:
-    made = latest_checkpoint(Store.open(job.checkpoints))
-    if made is None or made.header.step != job.total_steps:
-        raise TrainingFailed(
-            f"--checkpoints {job.checkpoints}: training ended without the checkpoint of step "
-            f"{job.total_steps}; run the same command again to go on"
-        )
-    return made
 
 
 def _record_end(run: Run, made: Checkpoint, seconds: float) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from model.diffusion import DiffusionConfig
 from pipelines.config import TrackingConfig, from_plain, to_plain
-from pipelines.training.config import LoopConfig
+from pipelines.training.config import LoopConfig, OnlineConfig
 from pipelines.training.plan import MixtureConfig
 from pipelines.training.stages import Phase, RegimenConfig, phase_at, total_steps
 
@@ -21,10 +21,11 @@ class TrainJob:
 
     `start` says where new weights come from: {"from": "fresh"} or {"from": "image_unet" |
     "unet" | "base", "directory": local path}. `latents`, `dataset` and `base` are {"uri",
-    "digest"} (`base` empty in the base stage).
+    "digest"} (`base` empty in the base stage). `run_id` and `phase_run_ids` name the records of
+    the whole job and of each phase, empty when nothing is recorded.
     """
 
-    stage: str
+    stage: Literal["base", "refine"]
     latents: dict[str, str]
     dataset: dict[str, str]
     base: dict[str, str]
@@ -39,12 +40,14 @@ class TrainJob:
     mixture: MixtureConfig
     regimen: RegimenConfig
     loop: LoopConfig
+    online: OnlineConfig
     identity: str
     config: dict[str, Any]
     config_hash: str
     encoders: dict[str, dict[str, str]]
     size_px: tuple[int, int]
     run_id: str = ""
+    phase_run_ids: tuple[str, ...] = ()
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     @property
@@ -64,9 +67,10 @@ class TrainJob:
             "mixture": MixtureConfig,
             "regimen": RegimenConfig,
             "loop": LoopConfig,
+            "online": OnlineConfig,
             "tracking": TrackingConfig,
         }
         sections = {name: from_plain(kind, plain[name]) for name, kind in kinds.items()}
         phases = tuple(Phase(**phase) for phase in plain["phases"])
-        size_px = tuple(plain["size_px"])
-        return cls(**{**plain, **sections, "phases": phases, "size_px": size_px})
+        tuples = {name: tuple(plain[name]) for name in ("size_px", "phase_run_ids")}
+        return cls(**{**plain, **sections, "phases": phases, **tuples})

@@ -1,7 +1,7 @@
 """The training loop as one Ray Train worker runs it.
 
 Read `Trainer.run` first: load, then for each phase and step: learn, tell, and every so often
-validate and save. All that is random or chosen is a function of the step (plan.py,
+validate, show and save. All that is random or chosen is a function of the step (plan.py,
 randomness.py), so a worker group that starts from a checkpoint does exactly what the one before
 would have done.
 """
@@ -10,39 +10,60 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import enum
+import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from model.unet import UNetConfig
+from pipelines.config import RequestError
+from pipelines.lineage import fingerprint
 from pipelines.lineage.tracking import Run, Tracker
 from pipelines.storage import Store
-from pipelines.training import saved_state
-from pipelines.training.checkpoint import (
-    SCHEMA_VERSION,
-    Checkpoint,
-    CheckpointHeader,
-    latest_checkpoint,
-    publish_checkpoint,
-    thin_old_checkpoints,
-)
+from pipelines.training.checkpoint import latest_checkpoint
+from pipelines.training.curves import Curves, RecentLosses
 from pipelines.training.feed import Batch, Feed, Sample
-from pipelines.training.latents import open_latents
 from pipelines.training.learner import Learner, StepFigures
 from pipelines.training.ledger import Ledger
 from pipelines.training.objective import Objective
-from pipelines.training.progress_board import Poster
+from pipelines.training.online import open_stored_or_online
+from pipelines.training.progress_board import BoardChannel, Channel
 from pipelines.training.request import open_feed
+from pipelines.training.sample_videos import SampleVideo, SampleVideos
 from pipelines.training.saved_state import Place
+from pipelines.training.saving import Saver
+from pipelines.training.throughput import (
+    Meter,
+    StepTime,
+    device_facts,
+    flop_of_clips,
+    memory_figures,
+    peak_flop_per_s,
+    timed,
+)
 from pipelines.training.train_job import TrainJob
 from pipelines.training.validation import validate
 from pipelines.training.workers import Workers
 
+LOOK_FOR_PREEMPTION_EVERY = 10  # steps: the question is a barrier of some milliseconds
+
+
+class Ending(enum.Enum):
+    """How a phase ended."""
+
+    DONE = "done"
+    STOPPED = "stopped: asked to, or the machine is to go; the last step is saved"
+    FAILED = "failed: the reason is on the board"
+
 
 def train_worker(config: dict[str, Any]) -> None:
     """Ray Train's loop function: {"job": plain TrainJob, "board": actor}."""
+    from ray.train import get_preemption_info
+
     job = TrainJob.from_plain(config["job"])
     workers = Workers.of_ray()
     if workers.device.type == "cpu":
@@ -50,71 +71,89 @@ def train_worker(config: dict[str, Any]) -> None:
     # Only the first worker writes records; the others' go nowhere.
     tracking = dataclasses.replace(job.tracking, enabled=job.tracking.enabled and workers.is_first)
     tracker = Tracker.open(tracking)
-    with tracker.resume(job.run_id) as run:
-        Trainer(job, workers, run, Poster.to_board(config["board"])).run()
-
-
-class Speed:
-    """Steps and clips per second since a start."""
-
-    def __init__(self, step: int) -> None:
-        self._first_step, self._clips, self._started_s = step, 0, time.monotonic()
-
-    def after(self, step: int, clips: int) -> dict[str, float]:
-        """With `clips` more clips done at `step`."""
-        self._clips += clips
-        elapsed_s = time.monotonic() - self._started_s
-        return {
-            "steps_per_s": (step - self._first_step) / elapsed_s,
-            "clips_per_s": self._clips / elapsed_s,
-        }
+    with contextlib.ExitStack() as stack:
+        run, *phase_runs = (
+            stack.enter_context((tracker if run_id else Tracker(None)).resume(run_id))
+            for run_id in (job.run_id, *job.phase_run_ids)
+        )
+        channel = BoardChannel(config["board"])
+        Trainer(
+            job, workers, run, channel, phase_runs, lambda: get_preemption_info() is not None
+        ).run()
 
 
 class Trainer:
     """One worker's loop: what learns, how far it is, and whom it tells."""
 
-    def __init__(self, job: TrainJob, workers: Workers, run: Run, poster: Poster) -> None:
-        self.job, self.workers, self.run_record, self.poster = job, workers, run, poster
-        self.checkpoints = Store.open(job.checkpoints)
-        self.latents = open_latents(job.latents["uri"], job.stage)
-        self.parent: Checkpoint | None = latest_checkpoint(self.checkpoints)
-        self.learner = Learner(job, workers, self.parent)
+    def __init__(
+        self,
+        job: TrainJob,
+        workers: Workers,
+        run: Run,
+        channel: Channel,
+        phase_runs: Sequence[Run] = (),
+        is_preempted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`phase_runs`: one for each phase, or none. `is_preempted` is called by all workers at
+        the same steps: whether a machine under one of them is about to be taken away."""
+        self.job, self.workers, self.run_record, self.channel = job, workers, run, channel
+        self.phase_runs, self.is_preempted = phase_runs, is_preempted
+        self.latents = open_stored_or_online(job.latents["uri"], job.stage, job.online)
+        parent = latest_checkpoint(Store.open(job.checkpoints))
+        self.learner = Learner(job, workers, parent)
+        self.saver = Saver(job, workers, self.learner, parent, run, channel)
         place = self.learner.place
         self.step = place.step if place else 0
         self.samples_seen = place.samples_seen if place else 0
+        self.losses = RecentLosses(place.recent_losses if place else ())
         self.ledger = Ledger()
-        self.recent_losses = list(place.recent_losses) if place else []
+        self.curves = Curves(self._runs_of_step, channel, job.loop.log_every)
+        header = self.latents.header
+        self.flop_of_clip = flop_of_clips(
+            UNetConfig.from_json(job.model), header.latent_shape, header.text_shape[0]
+        )
+        self._samples: SampleVideos | None = None
 
     # --- the loop ------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Trains to the last step, or until the loss is not finite."""
+        """Trains to the last step, or until it is asked to stop, or cannot go on."""
         job = self.job
-        while self.step < job.total_steps:
+        peak = peak_flop_per_s(self.workers.device, job.loop.precision) * self.workers.count
+        self._tell_environment(peak)
+        ending = Ending.DONE
+        while ending is Ending.DONE and self.step < job.total_steps:
             phase, first = job.phase_at(self.step)
-            with contextlib.closing(open_feed(self.latents, job, phase)) as feed:
-                if not self._run_phase(phase, first, feed):
-                    return
-        self._report()
+            pin = self.workers.device.type == "cuda"
+            with contextlib.closing(open_feed(self.latents, job, phase, pin=pin)) as feed:
+                ending = self._run_phase(phase, first, feed, Meter(peak))
+        # By all workers together. No checkpoint goes along: ours are the truth.
+        self.workers.report({"step": self.step, "loss": self.losses.mean})
 
-    def _run_phase(self, phase: int, first: int, feed: Feed) -> bool:
-        """The phase's steps from `first` on; False when the loss is no longer finite."""
+    def _run_phase(self, phase: int, first: int, feed: Feed, meter: Meter) -> Ending:
+        """The phase's steps from `first` on."""
         job, workers = self.job, self.workers
         objective = self.open_objective(feed)
-        clock = Speed(self.step)
-        for batch in feed.batches(first, job.phases[phase].steps, workers.rank, workers.count):
-            figures = self.learner.learn(objective, batch, self.step)
+        batches = feed.batches(first, job.phases[phase].steps, workers.rank, workers.count)
+        for batch, waited_s in timed(batches):
+            started_s = time.monotonic()
+            figures = self.learner.learn(objective, batch, self.step, self._wish_to_stop())
             _, samples = feed.samples(batch.step)
-            if not figures.is_finite:
-                self._stop(samples, figures)
-                return False
-            self._count(samples)
-            self._tell(figures, clock.after(self.step, len(samples)))
-            if self._is_due(job.loop.validate_every):
-                self._validate(feed, objective)
-            if self._is_due(job.loop.checkpoint_every):
-                self._save(feed, batch)
-        return True
+            if reason := self._why_not(figures):
+                self._fail(samples, figures, reason)
+                return Ending.FAILED
+            self._count(samples, figures)
+            seconds = time.monotonic() - started_s + waited_s
+            meter.add(StepTime(seconds, waited_s, len(samples), self._flop(samples)))
+            self._tell(figures, meter)
+            self._look_closer(feed, objective)
+            if (self._is_due(job.loop.checkpoint_every) or figures.stop_asked) and not self._save(
+                feed, batch
+            ):
+                return Ending.FAILED
+            if figures.stop_asked and self.step < job.total_steps:
+                return Ending.STOPPED
+        return Ending.DONE
 
     def open_objective(self, feed: Feed) -> Objective:
         job = self.job
@@ -127,137 +166,120 @@ class Trainer:
             precision=job.loop.precision,
         )
 
+    def _wish_to_stop(self) -> bool:
+        """This worker's; the step's figures say whether any worker has it."""
+        wish = self.workers.is_first and self.channel.stop_asked
+        if self.step % LOOK_FOR_PREEMPTION_EVERY == 0 and self.is_preempted():
+            if self.workers.is_first:
+                self.channel.say(f"a machine is about to go: saving step {self.step + 1}")
+            wish = True
+        return wish
+
+    def _why_not(self, figures: StepFigures) -> str:
+        """Why a step cannot count; empty when it can."""
+        if not figures.is_finite:
+            return "not finite"
+        if self.losses.is_explosion(figures.loss, self.job.loop.explosion):
+            return f"over {self.job.loop.explosion:g} times the mean of the last steps"
+        return ""
+
+    def _fail(self, samples: tuple[Sample, ...], figures: StepFigures, reason: str) -> None:
+        """Ends training without an exception, which Ray would answer by starting over: the same
+        step would give the same result."""
+        ids = ", ".join(sample.clip_id for sample in samples)
+        parent = self.saver.parent
+        message = (
+            f"step {self.step + 1}: loss {figures.loss}, gradient norm {figures.grad_norm}, "
+            f"{reason}; clips of this step: {ids}; "
+            f"last good checkpoint: {parent.store.uri if parent else 'none'}"
+        )
+        if self.workers.is_first:
+            self.channel.fail(message)
+
     # --- telling -------------------------------------------------------------------------
 
-    def _count(self, samples: tuple[Sample, ...]) -> None:
+    def _count(self, samples: tuple[Sample, ...], figures: StepFigures) -> None:
         """The step is done: its samples, of all workers, are seen."""
         self.step += 1
         self.samples_seen += len(samples)
         self.ledger.add(self.step, samples)
+        self.losses.add(figures.loss)
 
-    def _tell(self, figures: StepFigures, speed: dict[str, float]) -> None:
-        self.recent_losses = [*self.recent_losses[-19:], figures.loss]
+    def _flop(self, samples: tuple[Sample, ...]) -> float:
+        """Of the step, over all workers. Counting takes a moment, so only who tells does it."""
         if not self.workers.is_first:
-            return
-        last = self.step == self.job.total_steps
-        shown = {
-            "loss": f"{self.mean_loss:.4f}",
-            "steps/s": f"{speed['steps_per_s']:.2f}",
-            "clips/s": f"{speed['clips_per_s']:.1f}",
-        }
-        self.poster.post(self.step, shown, at_once=last)
-        if self.step % self.job.loop.log_every == 0 or last:
-            metrics = {
-                "loss": figures.loss,
-                **{f"loss_{name}": value for name, value in figures.bins.items()},
-                **{f"learning_rate_{name}": rate for name, rate in figures.rates.items()},
-                "gradient_norm": figures.grad_norm,
-                **speed,
-                "samples_seen": self.samples_seen,
-            }
-            self.run_record.log_metrics(metrics, self.step)
+            return 0.0
+        return float(len(samples) * self.flop_of_clip(samples[0].num_frames))
 
-    @property
-    def mean_loss(self) -> float:
-        """Over the last 20 steps: single steps vary with their noise levels."""
-        losses = self.recent_losses
-        if not losses:
-            return self.parent.header.loss if self.parent else math.inf
-        return sum(losses) / len(losses)
-
-    def _stop(self, samples: tuple[Sample, ...], figures: StepFigures) -> None:
-        """Ends training without an exception, which Ray would answer by starting over: the same
-        step would give the same result."""
-        ids = ", ".join(sample.clip_id for sample in samples)
-        good = self.parent.store.uri if self.parent else "none"
-        message = (
-            f"step {self.step + 1}: loss {figures.loss}, gradient norm {figures.grad_norm}; "
-            f"clips of this step: {ids}; last good checkpoint: {good}"
-        )
+    def _tell(self, figures: StepFigures, meter: Meter) -> None:
         if self.workers.is_first:
-            self.poster.stop(message)
-        self._report()
+            extra = {"samples_seen": self.samples_seen, **memory_figures(self.workers.device)}
+            last = self.step == self.job.total_steps
+            self.curves.tell_step(self.step, figures, self.losses, meter, extra, last=last)
 
-    # --- validating and saving -----------------------------------------------------------
+    def _tell_environment(self, peak: float) -> None:
+        if self.workers.is_first:
+            device = {**device_facts(self.workers.device), "workers": self.workers.count}
+            facts = {**fingerprint.fingerprint(), **device, "peak_flop_per_s": peak}
+            self.run_record.log_dict(facts, "environment.json")
+
+    def _runs_of_step(self, step: int) -> list[Run]:
+        phase, _ = self.job.phase_at(step - 1)
+        return [self.run_record, *self.phase_runs[phase : phase + 1]]
+
+    # --- validating, showing, saving -------------------------------------------------------
 
     def _is_due(self, every: int) -> bool:
+        """At multiples of `every`, and at the last step."""
         return self.step % every == 0 or self.step == self.job.total_steps
 
-    def _validate(self, feed: Feed, objective: Objective) -> None:
-        """The first worker alone; the others wait for it at the next common step."""
-        if not self.workers.is_first or not feed.validation_rows:
+    def _look_closer(self, feed: Feed, objective: Objective) -> None:
+        """How good the held-out clips are: as a number, and for the eye."""
+        loop = self.job.loop
+        if not feed.validation_rows:
             return
-        unet, averaged = self.learner.unet, self.learner.averaged
-        metrics = {"validation_loss": validate(unet, feed, objective)}
-        averaged.swap(unet)
-        metrics["validation_loss_ema"] = validate(unet, feed, objective)
-        averaged.swap(unet)
-        self.run_record.log_metrics(metrics, self.step)
+        if self._is_due(loop.validate_every):
+            self._validate(feed, objective)
+        if loop.sample_every and loop.sample_clips and self._is_due(loop.sample_every):
+            self._show(feed)
 
-    def _save(self, feed: Feed, batch: Batch) -> None:
-        states = self.workers.gather_bytes(torch.get_rng_state())
-        if self.workers.is_first:
-            phase, step_in_phase = self.job.phase_at(self.step - 1)
-            place = Place(
-                self.step, self.samples_seen, phase, step_in_phase + 1,
-                *feed.plan.position(batch.step), tuple(self.recent_losses),
-            )  # fmt: skip
+    def _validate(self, feed: Feed, objective: Objective) -> None:
+        unet, workers = self.learner.unet, self.workers
+        metrics = {"validation_loss": validate(unet, feed, objective, workers)}
+        with self.learner.averages_in():
+            metrics["validation_loss_ema"] = validate(unet, feed, objective, workers)
+        if workers.is_first:
+            self.curves.tell(self.step, metrics)
 
-            def fill(folder: Path) -> None:
-                one = self.learner
-                saved_state.write_state(
-                    folder, one.unet, one.averaged, one.optimizer, place, self.job.seed, states
-                )
-                self.ledger.write(folder / "lineage.parquet")
+    def _show(self, feed: Feed) -> None:
+        """Sample videos, by the first worker; where the network is in shares, sampled by all."""
+        if not self.workers.is_first and self.job.loop.parallel == "ddp":
+            return
+        try:
+            if self._samples is None:
+                self._samples = SampleVideos(self.job, self.workers.device)
+            with self.learner.averages_in():
+                videos = self._samples.make(self.learner.unet, feed)
+            if self.workers.is_first:
+                self._record_videos(videos)
+        except (RequestError, OSError) as error:
+            # Training itself needs no pictures.
+            if self.workers.is_first:
+                self.channel.say(f"no sample videos at step {self.step}: {error}")
 
-            made = publish_checkpoint(self.checkpoints, self.step, fill, self._header)
-            thin_old_checkpoints(self.checkpoints, self.job.loop.keep_checkpoints)
-            self._record(made)
-            self.parent = made
-        self.ledger = Ledger()
-        self._report()
+    def _record_videos(self, videos: list[SampleVideo]) -> None:
+        with tempfile.TemporaryDirectory(prefix="i2vgen-samples-") as folder:
+            for video in videos:
+                self.run_record.log_artifact(video.write(Path(folder), self.step), "samples")
+            self.run_record.flush(at_once=True)  # before the files go
 
-    def _header(self, files: dict[str, str], digest: str) -> CheckpointHeader:
-        job, parent = self.job, self.parent
-        phase, _ = job.phase_at(self.step - 1)
-        return CheckpointHeader(
-            SCHEMA_VERSION,
-            digest,
-            job.stage,
-            self.step,
-            job.phases[phase].name,
-            self.step == job.total_steps,
-            self.mean_loss,
-            self.samples_seen,
-            {"checkpoint": parent.name, "digest": parent.header.digest} if parent else None,
-            job.base or None,
-            job.latents,
-            job.dataset,
-            job.encoders,
-            job.size_px,
-            job.preset,
-            job.model,
-            dataclasses.asdict(job.diffusion),
-            [phase.__dict__ for phase in job.phases],
-            job.config,
-            job.config_hash,
-            job.identity,
-            files,
-        )
-
-    def _record(self, made: Checkpoint) -> None:
-        header = made.header
-        params = {
-            "stage": header.stage,
-            "step": header.step,
-            "phase": header.phase,
-            "samples_seen": header.samples_seen,
-            "latents.digest": header.latents["digest"],
-            "dataset.digest": header.dataset["digest"],
-        }
-        name = f"{header.stage} {made.name}"
-        self.run_record.log_output_model(name, made.store.uri, header.digest, header.step, params)
-
-    def _report(self) -> None:
-        """By all workers together. No checkpoint goes along: ours are the truth."""
-        self.workers.report({"step": self.step, "loss": self.mean_loss})
+    def _save(self, feed: Feed, batch: Batch) -> bool:
+        phase, step_in_phase = self.job.phase_at(self.step - 1)
+        place = Place(
+            self.step, self.samples_seen, phase, step_in_phase + 1,
+            *feed.plan.position(batch.step), self.losses.values,
+        )  # fmt: skip
+        saved = self.saver.save(place, self.ledger, self.losses.mean)
+        if saved:
+            self.ledger = Ledger()
+        return saved

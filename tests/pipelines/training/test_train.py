@@ -1,18 +1,21 @@
 """Real Ray Train: workers die, join, and are too many."""
 
+import dataclasses
 import json
 import threading
 import time
 
+import mlflow
 import psutil
 import pytest
 
-from pipelines.config import RequestError
+from pipelines.config import RequestError, TrackingConfig
+from pipelines.lineage.tracking import Tracker
 from pipelines.storage import Store
 from pipelines.training.checkpoint import latest_checkpoint
 from pipelines.training.train import TrainingFailed, train
 from tests.pipelines.training.synthetic_latents import write_latents
-from tests.pipelines.training.tiny_jobs import base_request, train_here
+from tests.pipelines.training.tiny_jobs import base_request, refine_request, train_here
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -102,3 +105,32 @@ def test_damaged_latents_end_the_training_and_are_named(tmp_path):
     pack.write_bytes(data)
     with pytest.raises(TrainingFailed, match=r"pack-00000\.safetensors is damaged"):
         train(request)
+
+
+@pytest.mark.slow
+def test_each_phase_is_a_run_nested_in_the_jobs(latents, tmp_path):
+    train_here(base_request(latents, tmp_path / "base", 2))
+    refine_latents = write_latents(tmp_path / "latents", "refine")
+    request = refine_request(refine_latents, tmp_path / "c", tmp_path / "base", 2, 3)
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    loop = dataclasses.replace(request.job.loop, log_every=1)
+    job = dataclasses.replace(request.job, loop=loop, tracking=tracking)
+    result = train(dataclasses.replace(request, job=job))
+
+    tracker = Tracker.open(tracking)
+    runs = {run.run_id: run for run in tracker.runs()}
+    job = runs.pop(result["run_id"])
+    assert (job.kind, job.status) == ("train_refine", "FINISHED")
+    assert len(job.output_models) == 2  # the checkpoints of steps 4 and 5
+    phases = {run.tags["phase"]: run for run in runs.values()}
+    assert set(phases) == {"high_res", "premium"}
+    client = mlflow.MlflowClient(tracking_uri=tracker.uri)
+    for name, steps in (("high_res", {1, 2}), ("premium", {3, 4, 5})):
+        run = phases[name]
+        assert (run.kind, run.status) == ("phase", "FINISHED")
+        assert run.tags["mlflow.parentRunId"] == job.run_id
+        assert run.params["tier"] == name
+        shown = {point.step for point in client.get_metric_history(run.run_id, "loss")}
+        assert shown == steps
+    both = {point.step for point in client.get_metric_history(job.run_id, "loss")}
+    assert both == {1, 2, 3, 4, 5}

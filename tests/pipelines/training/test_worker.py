@@ -15,7 +15,6 @@ from pipelines.training.checkpoint import latest_checkpoint, open_checkpoint
 from pipelines.training.feed import Feed
 from pipelines.training.latents import open_latents
 from pipelines.training.randomness import stream
-from pipelines.training.request import dry_run_report
 from tests.pipelines.training.synthetic_latents import write_latents
 from tests.pipelines.training.tiny_jobs import (
     TINY_MIXTURE,
@@ -189,10 +188,3 @@ def test_a_finished_training_is_refused_and_changed_settings_are_named(latents, 
     with pytest.raises(RequestError, match=r"trained from something else \(.*seed"):
         prepare_base(config)
     assert plain["seed"] == 0
-
-
-def test_the_dry_run_says_what_would_be_trained(latents, tmp_path):
-    said = dry_run_report(base_request(latents, tmp_path, 9))
-    assert "joint 9 steps" in said
-    assert "22 an epoch" in said
-    assert "parameters" in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ from pipelines.config import TrackingConfig
 from pipelines.lineage.tracking import Tracker
 from pipelines.training.config import LoopConfig, TrainBaseConfig, TrainRefineConfig
 from pipelines.training.plan import MixtureConfig
-from pipelines.training.progress_board import Poster
 from pipelines.training.request import TrainRequest, prepare_base, prepare_refine
 from pipelines.training.stages import demo_base, demo_refine
 from pipelines.training.worker import Trainer
@@ -42,6 +43,7 @@ UNTRACKED = TrackingConfig(enabled=False)
 
 def loop(**changes: Any) -> LoopConfig:
     given = {"checkpoint_every": 4, "validate_every": 1000, "validation_clips": 2, "threads": 1}
+    given["sample_every"] = 0
     return LoopConfig(**{**given, **changes})
 
 
@@ -81,11 +83,40 @@ def with_tiny_network(request: TrainRequest) -> TrainRequest:
     return dataclasses.replace(request, job=job)
 
 
-def train_here(request: TrainRequest) -> list[str]:
-    """The worker's loop in this process, as the only worker; returns why it stopped, if it did."""
-    stopped: list[str] = []
+@dataclass
+class Heard:
+    """The job's side of a trainer in this process: keeps all it is told, and asks it to stop once
+    `stop_after` steps are posted."""
+
+    stop_after: int = 10**9
+    posts: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def stop_asked(self) -> bool:
+        return len(self.posts) >= self.stop_after
+
+    def post(self, step: int, figures: dict[str, Any], *, at_once: bool = False) -> None:
+        self.posts.append({"step": step, **figures})
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def fail(self, reason: str) -> None:
+        self.failures.append(reason)
+
+
+def train_here(
+    request: TrainRequest,
+    heard: Heard | None = None,
+    is_preempted: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """The worker's loop in this process, as the only worker; returns why it failed, if it did."""
+    heard = heard or Heard()
     torch.set_num_threads(1)
     workers = Workers(0, 1, torch.device("cpu"), lambda figures: None)
-    run = Tracker.open(UNTRACKED).resume("")
-    Trainer(request.job, workers, run, Poster(lambda news: None, stopped.append)).run()
-    return stopped
+    tracker = Tracker.open(request.job.tracking)
+    with tracker.resume(request.job.run_id) as run:
+        Trainer(request.job, workers, run, heard, is_preempted=is_preempted).run()
+    return heard.failures

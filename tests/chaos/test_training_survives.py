@@ -1,0 +1,208 @@
+"""Training on a cluster of several nodes, while its parts are killed or taken away.
+
+A real `jobs/train_base.py` each time, against a head and two nodes on this machine. Whatever
+happens, the weights, averages and optimizer at the end are those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.conftest import REPOSITORY, Ended, run_job
+from tests.pipelines.training.synthetic_latents import write_latents
+
+pytestmark = pytest.mark.slow
+
+STEPS, EVERY = 20, 4
+STATE = (
+    "unet/diffusion_pytorch_model.safetensors",
+    "ema/diffusion_pytorch_model.safetensors",
+    "trainer.safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without a core of its own, at this machine's address, so that the jobs started here
+    live there; tests add nodes, at other addresses."""
+    health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 10}
+    head = {"num_cpus": 0, "_system_config": health}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster: Cluster) -> Iterator[list[Any]]:
+    """Two nodes of one core each: room for one training worker, and a place to go on."""
+    made = [cluster.add_node(num_cpus=1, node_ip_address=ip) for ip in ("127.0.0.2", "127.0.0.3")]
+    cluster.wait_for_nodes()
+    yield made
+    for node in made:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_latents(tmp_path_factory.mktemp("latents") / "base")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ended = run_job(*arguments(latents, folder, "local"), "--cluster.num_cpus", "1")
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def arguments(latents: Path, checkpoints: Path, address: str) -> list[str]:
+    given = {
+        "latents": latents,
+        "checkpoints": checkpoints,
+        "steps": STEPS,
+        "init": "fresh",
+        "cluster.address": address,
+        "loop.checkpoint_every": EVERY,
+        "loop.threads": 1,
+        "loop.validation_clips": 0,
+        "mixture.frames_per_step": 8,
+        "tracking.enabled": "false",
+    }
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    return ["jobs/train_base.py", *flags]
+
+
+def state_at_the_end(folder: Path) -> dict[str, str]:
+    files = json.loads((folder / f"step-{STEPS:08d}" / "checkpoint.json").read_text())["files"]
+    return {name: files[name] for name in STATE}
+
+
+class RunningJob:
+    """A training job in a process group of its own."""
+
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env=dict(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def until(self, path: Path, timeout_s: float = 240) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not path.exists():
+            assert self._process.poll() is None, self._process.communicate()[1]
+            assert time.monotonic() < deadline_s, f"{path} never came"
+            time.sleep(0.05)
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def end(self, timeout_s: float = 300) -> Ended:
+        out, err = self._process.communicate(timeout=timeout_s)
+        return Ended(self._process.returncode, out, err)
+
+
+def processes_below(cluster: Cluster, name: str) -> list[tuple[Any, psutil.Process]]:
+    """(node, process) of the cluster's processes whose title has `name`."""
+    found = []
+    for node in cluster.list_all_nodes():
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in raylet.children(recursive=True):
+            try:
+                if any(name in part for part in process.cmdline()):
+                    found.append((node, process))
+            except psutil.Error:
+                continue
+    return found
+
+
+Disturb = Callable[[Cluster, RunningJob], None]
+
+
+def kill_the_workers_node(cluster: Cluster, _: RunningJob) -> None:
+    ((node, _),) = processes_below(cluster, "RayTrainWorker")
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def announce_that_the_workers_node_goes(cluster: Cluster, _: RunningJob) -> None:
+    ((node, _),) = processes_below(cluster, "RayTrainWorker")
+    drain = ["drain-node", "--address", cluster.address, "--node-id", node.node_id]
+    drain += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    drain += ["--deadline-remaining-seconds", "120"]
+    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *drain], check=True)
+
+
+def kill_the_controller(cluster: Cluster, _: RunningJob) -> None:
+    ((_, controller),) = processes_below(cluster, "TrainController")
+    controller.kill()
+
+
+def kill_the_job(_: Cluster, job: RunningJob) -> None:
+    job.signal(signal.SIGKILL)
+
+
+def ask_the_job_to_stop(_: Cluster, job: RunningJob) -> None:
+    job.signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("disturb", "codes", "says"),
+    [
+        (kill_the_workers_node, {0}, []),
+        (
+            announce_that_the_workers_node_goes,
+            {0},
+            ["a machine is about to go", "on the machines that stay"],
+        ),
+        (kill_the_controller, {0, 1}, []),
+        (kill_the_job, {-signal.SIGKILL}, []),
+        (
+            ask_the_job_to_stop,
+            {128 + signal.SIGTERM},
+            ["asked to stop: saving", "run the same command again to go on"],
+        ),
+    ],
+)
+def test_the_end_is_that_of_an_undisturbed_run(
+    cluster: Cluster,
+    nodes: list[Any],
+    latents: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    disturb: Disturb,
+    codes: set[int],
+    says: list[str],
+) -> None:
+    command = arguments(latents, tmp_path, cluster.address)
+    job = RunningJob(*command)
+    job.until(tmp_path / f"step-{EVERY:08d}")
+    disturb(cluster, job)
+    ended = job.end()
+    assert ended.code in codes, ended.err
+    assert "Traceback" not in ended.err
+    for words in says:
+        assert words in ended.err
+    if ended.code != 0:
+        step = json.loads((tmp_path / "latest.json").read_text())["step"]
+        assert EVERY <= step < STEPS, "it was disturbed too late to say anything"
+        again = run_job(*command)
+        assert again.code == 0, again.err
+    assert state_at_the_end(tmp_path) == state_at_the_end(undisturbed)
