@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import fsspec
+
 from pipelines.cascade.plan import CascadeConfig, Node
 from pipelines.cascade.prompt import prompt_from_dataset
 from pipelines.config import RequestError
 from pipelines.job import say
 from pipelines.progress import in_words
 from pipelines.storage import Store
+from pipelines.training.latents import SCHEMA_VERSION, read_header
+
+LATENTS_MARKER = "latents.json"
 
 
 class Runner(Protocol):
@@ -35,6 +40,8 @@ def run_cascade(
             say(f"{head}: already done, {node.output}")
             continue
         command = node.command()
+        if node.marker == LATENTS_MARKER and (former := former_latents(node)):
+            command += ["--reuse", ",".join(former)]
         if node.name == "video" and not config.image:
             command += prompt_from_dataset(nodes[0].output, Path(logs).parent / "prompt")
         shown = _StatusLine(head)
@@ -70,6 +77,27 @@ def is_complete(node: Node) -> bool:
     return bool(store.read_json("latest.json").get("finished", False))
 
 
+def former_latents(node: Node) -> list[str]:
+    """Complete latents beside the node's output, of this cascade's earlier footage or other stage:
+    what they hold of the same clips and texts need not be encoded again. They change how long it
+    takes and not what is made, so they are no part of the output's name."""
+    out, _, own = node.output.rpartition("/")
+    filesystem, root = fsspec.core.url_to_fs(out)
+    if not filesystem.isdir(root):
+        return []
+    names = (path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False))
+    found = sorted(name for name in names if name.startswith("latents-") and name != own)
+    return [f"{out}/{name}" for name in found if _can_be_taken_over(f"{out}/{name}")]
+
+
+def _can_be_taken_over(latents: str) -> bool:
+    try:
+        header = read_header(Store.open(latents))
+    except RequestError:
+        return False  # of another version of this code, or damaged: then nothing is gained
+    return header is not None and header.schema_version == SCHEMA_VERSION
+
+
 def newest_checkpoint(checkpoints: str) -> str:
     """The directory that `latest.json` names. Raises RequestError when there is none."""
     store = Store.open(checkpoints)
@@ -86,7 +114,7 @@ def _summary(node: Node, result: dict[str, Any]) -> str:
             f"from {result['sources']} files"
         )
     if node.name.startswith("latents"):
-        return f"{result['clips']} clips"
+        return f"{result['clips']} clips, {result['reused']} of them taken over"
     if node.name in ("base", "refine"):
         return f"step {result['step']}, loss {result['loss']:.4f}, {result['samples_seen']} samples"
     return f"{result['frames']} frames of {result['width_px']}x{result['height_px']}"
