@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.config import RequestError, config_hash, to_plain
 from pipelines.storage import Store
@@ -49,6 +49,7 @@ def prepare_base(config: TrainBaseConfig) -> TrainRequest:
     job = _job(
         config,
         latents,
+        stage="base",
         phases=base_phases(config.steps),
         preset=config.model,
         unet=unet,
@@ -77,6 +78,7 @@ def prepare_refine(config: TrainRefineConfig) -> TrainRequest:
     job = _job(
         config,
         latents,
+        stage="refine",
         phases=phases,
         preset=base.header.preset,
         unet=unet,
@@ -109,6 +111,7 @@ def _job(
     config: TrainBaseConfig | TrainRefineConfig,
     latents: Latents,
     *,
+    stage: Literal["base", "refine"],
     phases: Any,
     preset: str,
     unet: Any,
@@ -128,7 +131,7 @@ def _job(
     checkpoints = Store.open(config.checkpoints)
     checkpoints.check_writable()
     identity = {
-        "stage": header.stage,
+        "stage": stage,
         "latents": header.digest,
         "start": start_identity,
         "seed": config.seed,
@@ -139,7 +142,7 @@ def _job(
         "validation_clips": config.loop.validation_clips,
     }
     return TrainJob(
-        stage=header.stage,
+        stage=stage,
         latents={"uri": latents.store.uri, "digest": header.digest},
         dataset=header.dataset,
         base=base,

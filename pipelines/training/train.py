@@ -35,6 +35,10 @@ class TrainingFailed(JobEnded):
     """Training could not go on; the message says where, why, and what is left."""
 
 
+class ControllerLost(Exception):
+    """The actor of Ray Train's that looks after the workers is gone, and they with it."""
+
+
 class TrainingStopped(JobEnded):
     """Training was asked to end before its last step, and its state is saved."""
 
@@ -102,9 +106,17 @@ def _phase_runs(
 
 def _train_to_the_end(job: TrainJob, first_step: int, stop: threading.Event) -> Checkpoint:
     """Starts workers until the last step is saved: once, and again after each machine that was
-    taken away. Raises TrainingFailed and TrainingStopped."""
+    taken away, or controller that was lost. Raises TrainingFailed and TrainingStopped."""
+    controllers_lost = 0
     while True:
-        _fit(job, first_step, stop)
+        try:
+            _fit(job, first_step, stop)
+        except ControllerLost as error:
+            controllers_lost += 1
+            if controllers_lost > job.loop.max_failures or stop.is_set():
+                raise TrainingFailed(_last_words(error, job)) from error
+            say(f"Ray Train's controller was lost ({error}); starting another")
+            continue
         made = latest_checkpoint(Store.open(job.checkpoints))
         if made is not None and made.header.step >= job.total_steps:
             return made
@@ -124,7 +136,8 @@ def _train_to_the_end(job: TrainJob, first_step: int, stop: threading.Event) -> 
 
 
 def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
-    """One group of workers, until it ends. Raises TrainingFailed."""
+    """One group of workers, until it ends. Raises TrainingFailed and ControllerLost."""
+    from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -132,6 +145,7 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
 
     on_gpu = job.loop.gpus > 0
     resources = {"CPU": 1.0, **({"GPU": job.loop.gpus} if on_gpu else {})}
+    worker_environment = {} if on_gpu else {"env_vars": KEEP_FREED_MEMORY}
     board = start_board()
     with _ray_notes(job) as notes:
         trainer = TorchTrainer(
@@ -146,7 +160,8 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
                 name=f"{job.stage}-{job.identity[:12]}-{uuid.uuid4().hex[:8]}",
                 storage_path=notes,
                 failure_config=FailureConfig(max_failures=job.loop.max_failures),
-                worker_runtime_env={} if on_gpu else {"env_vars": KEEP_FREED_MEMORY},
+                # The type checker sees Train V1's class.
+                worker_runtime_env=worker_environment,  # type: ignore[call-arg]
             ),
         )
         try:
@@ -155,6 +170,8 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
                 trainer.fit()
         except TrainingFailedError as error:
             raise TrainingFailed(_last_words(error, job)) from error
+        except RayActorError as error:
+            raise ControllerLost(str(error).splitlines()[0]) from error
     if reason := failure_on(board):
         raise TrainingFailed(f"training ({job.stage}) stopped at {reason}")
 

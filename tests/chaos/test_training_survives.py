@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 
 from tests.conftest import REPOSITORY, Ended, run_job
@@ -25,7 +26,7 @@ from tests.pipelines.training.synthetic_latents import write_latents
 
 pytestmark = pytest.mark.slow
 
-STEPS, EVERY = 20, 4
+STEPS, EVERY = 40, 4
 STATE = (
     "unet/diffusion_pytorch_model.safetensors",
     "ema/diffusion_pytorch_model.safetensors",
@@ -78,7 +79,7 @@ def arguments(latents: Path, checkpoints: Path, address: str) -> list[str]:
         "loop.checkpoint_every": EVERY,
         "loop.threads": 1,
         "loop.validation_clips": 0,
-        "mixture.frames_per_step": 8,
+        "mixture.frames_per_step": 16,
         "tracking.enabled": "false",
     }
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -97,7 +98,7 @@ class RunningJob:
         self._process = subprocess.Popen(
             [sys.executable, *command],
             cwd=REPOSITORY,
-            env=dict(os.environ),
+            env={**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -144,10 +145,11 @@ def kill_the_workers_node(cluster: Cluster, _: RunningJob) -> None:
 
 def announce_that_the_workers_node_goes(cluster: Cluster, _: RunningJob) -> None:
     ((node, _),) = processes_below(cluster, "RayTrainWorker")
-    drain = ["drain-node", "--address", cluster.address, "--node-id", node.node_id]
-    drain += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-    drain += ["--deadline-remaining-seconds", "120"]
-    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *drain], check=True)
+    preemption, in_two_minutes_ms = 2, int((time.time() + 120) * 1000)
+    accepted, why_not = GcsClient(cluster.address).drain_node(
+        node.node_id, preemption, "spot", in_two_minutes_ms
+    )
+    assert accepted, why_not
 
 
 def kill_the_controller(cluster: Cluster, _: RunningJob) -> None:
@@ -172,7 +174,7 @@ def ask_the_job_to_stop(_: Cluster, job: RunningJob) -> None:
             {0},
             ["a machine is about to go", "on the machines that stay"],
         ),
-        (kill_the_controller, {0, 1}, []),
+        (kill_the_controller, {0}, ["controller was lost"]),
         (kill_the_job, {-signal.SIGKILL}, []),
         (
             ask_the_job_to_stop,
