@@ -13,13 +13,15 @@ from pipelines.config import parse_request
 from pipelines.evaluation.config import PRESETS, EvaluateConfig
 from pipelines.job import run, say
 
-EXAMPLES = """example:
+EXAMPLES = """examples:
   python jobs/evaluate.py --base models/base --refine models/refine --dataset data/set --out eval
+  python jobs/evaluate.py --base models/base --refine none --withhold text --dataset D --out eval
 """
 
 
 def main(argv: Sequence[str]) -> dict[str, Any] | None:
-    """Keys: evaluation, videos, the mean of each measure, tracking_uri, seconds."""
+    """Keys: evaluation, videos, the mean of each measure that applies, frechet_video_distance
+    (with --i3d), tracking_uri, seconds."""
     request = parse_request(
         EvaluateConfig,
         PRESETS,

@@ -4,53 +4,71 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines.config import RequestError, to_plain
 from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.config import EvaluateConfig
-from pipelines.evaluation.measure import MEASURES, measure_video, summarise
+from pipelines.evaluation.measure import MEASURES, summarise
 from pipelines.evaluation.plots import plot_summary
 from pipelines.lineage.tracking import Run, Tracker
-from pipelines.media import read_clip_frames, write_video
-from pipelines.progress import Progress
 from pipelines.records import Clip, from_row
-from pipelines.shard_reader import read_sample
 from pipelines.storage import Store
 from pipelines.training.checkpoint import Checkpoint, open_checkpoint
-from pipelines.training.generate import even_sized, load_cascade
 
 RESULT_FILE, PLOT_FILE = "evaluation.json", "evaluation.png"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked request, with the clips that will be animated."""
+    """A checked request, with the clips that will be animated. `refine` is None for the base
+    stage alone, `i3d` the network of the Frechet video distance or None."""
 
     config: EvaluateConfig
     base: Checkpoint
-    refine: Checkpoint
+    refine: Checkpoint | None
     dataset: Store
     clips: list[Clip]
     seen: frozenset[str]
+    i3d: Any
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        return [self.base] + ([self.refine] if self.refine else [])
 
 
 def prepare(config: EvaluateConfig) -> Prepared:
     """Raises RequestError for whatever is wrong before a network is loaded."""
+    from pipelines.evaluation.sampling import CONDITIONS
+
+    if unknown := sorted(set(config.withhold) - set(CONDITIONS)):
+        raise RequestError(f"--withhold {unknown[0]}: there are {', '.join(CONDITIONS)}")
     base = open_checkpoint(config.base, "base", "--base")
-    refine = open_checkpoint(config.refine, "refine", "--refine")
+    refine = None
+    if config.refine.lower() != "none":
+        refine = open_checkpoint(config.refine, "refine", "--refine")
+    elif config.refine_truth:
+        raise RequestError("--refine-truth: needs a refinement checkpoint, --refine is none")
     dataset = Store.open(config.dataset)
     if not dataset.exists("dataset.json"):
         raise RequestError(f"--dataset {config.dataset}: no complete dataset (no dataset.json)")
-    seen = clips_seen(base) | clips_seen(refine)
+    seen = clips_seen(base) | (clips_seen(refine) if refine else frozenset())
     rows = dataset.read_table("clips.parquet").drop_columns(["embedding"]).to_pylist()
-    clips = choose_clips([from_row(Clip, row) for row in rows], seen, config.clips)
+    clips = [from_row(Clip, row) for row in rows]
+    clips = choose_clips(clips, seen, config.clips, config.only_moving)
     Store.open(config.out).check_writable()
-    return Prepared(config, base, refine, dataset, clips, seen)
+    return Prepared(config, base, refine, dataset, clips, seen, _open_i3d(config.i3d))
+
+
+def _open_i3d(path: str) -> Any:
+    if not path:
+        return None
+    from pipelines.evaluation.fvd import open_i3d
+
+    return open_i3d(path)
 
 
 def clips_seen(checkpoint: Checkpoint) -> frozenset[str]:
@@ -70,94 +88,68 @@ def evaluate(prepared: Prepared) -> dict[str, Any]:
     that the job prints."""
     config, started_s = prepared.config, time.monotonic()
     tracker = Tracker.open(config.tracking)
-    name = f"evaluate {prepared.base.name} + {prepared.refine.name}"
+    name = "evaluate " + " + ".join(checkpoint.name for checkpoint in prepared.checkpoints)
     with tracker.run("evaluate", name, to_plain(config), _tags(prepared)) as run:
         _log_inputs(prepared, tracker, run)
-        rows = _measure_all(prepared)
-        summary = summarise([row["measures"] for row in rows])
-        result = {
-            "checkpoints": _digests(prepared),
-            "dataset": _dataset_digest(prepared),
-            "unseen_clips": sum(not row["seen_in_training"] for row in rows),
-            "summary": summary,
-            "meaning": MEASURES,
-            "videos": rows,
-        }
+        result = _result(prepared)
+        rows, summary = result["videos"], result["summary"]
         out = Path(config.out)
         (out / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         plot_summary([row["measures"] for row in rows], summary, out / PLOT_FILE)
-        run.log_metrics({n: figures["mean"] for n, figures in summary.items()}, step=0)
+        figures = {n: values["mean"] for n, values in summary.items()}
+        if "frechet_video_distance" in result:
+            figures["frechet_video_distance"] = result["frechet_video_distance"]["distance"]
+        run.log_metrics(figures, step=0)
         for path in sorted(p for p in out.iterdir() if p.suffix in (".json", ".png", ".mp4")):
             run.log_artifact(path, "evaluation")
     return {
         "evaluation": str(out / RESULT_FILE),
         "videos": len(rows),
-        **{n: round(figures["mean"], 4) for n, figures in summary.items()},
+        **{n: round(value, 4) for n, value in figures.items()},
         "tracking_uri": tracker.uri,
         "seconds": round(time.monotonic() - started_s, 1),
     }
 
 
-def _measure_all(prepared: Prepared) -> list[dict[str, Any]]:
-    import torch
+def _result(prepared: Prepared) -> dict[str, Any]:
+    """What evaluation.json says."""
+    from pipelines.evaluation.animate import animate
 
-    from model.cascade import fit_image
-
-    config = prepared.config
-    torch.set_num_threads(config.threads)
-    cascade, preset = load_cascade(prepared.base, prepared.refine, config.device)
-    rows = []
-    with Progress(len(prepared.clips) * config.seeds, "videos", "evaluating") as bar:
-        for clip in prepared.clips:
-            image_HWC = first_frame(prepared.dataset, clip)
-            fitted_HWC = fit_image(image_HWC, cascade.base_width_px, cascade.base_height_px)
-            for seed in range(config.seed, config.seed + config.seeds):
-                base_FHWC, final_FHWC = cascade.generate(
-                    image_HWC,
-                    clip.caption or "",
-                    clip.short_caption or clip.caption,
-                    seed=seed,
-                    num_frames=config.frames,
-                    fps=config.fps,
-                    base_steps=config.base_steps,
-                    refine_steps=config.refine_steps,
-                    guidance_base=preset.base_sampling.guidance,
-                    guidance_refine=preset.refine_sampling.guidance,
-                    show_bar=False,
-                )
-                video = Path(config.out) / f"{clip.clip_id}-seed{seed}.mp4"
-                write_video(video, even_sized(final_FHWC), fps=config.fps)
-                measures = measure_video(
-                    fitted_HWC, clip.caption or "", base_FHWC, final_FHWC, cascade.clip
-                )
-                rows.append(
-                    {
-                        "clip_id": clip.clip_id,
-                        "caption": clip.caption,
-                        "seed": seed,
-                        "seen_in_training": clip.clip_id in prepared.seen,
-                        "video": video.name,
-                        "measures": measures,
-                    }
-                )
-                bar.advance()
-    return rows
+    made = animate(prepared)
+    summary = summarise([video.row["measures"] for video in made])
+    result = {
+        "checkpoints": _digests(prepared),
+        "dataset": _dataset_digest(prepared),
+        "unseen_clips": sum(not video.row["seen_in_training"] for video in made),
+        "withheld": list(prepared.config.withhold),
+        "summary": summary,
+        "meaning": {name: MEASURES[name] for name in summary},
+    }
+    if prepared.i3d is not None:
+        result["frechet_video_distance"] = _frechet(prepared, made)
+    return {**result, "videos": [video.row for video in made]}
 
 
-def first_frame(dataset: Store, clip: Clip) -> np.ndarray:
-    """The clip's first frame out of its shard, uint8 RGB (H, W, 3), borders removed."""
-    frames_FHWC = read_clip_frames(
-        read_sample(dataset, clip),
-        fps=clip.fps,
-        width_px=clip.crop_w_px,
-        height_px=clip.crop_h_px,
-        max_frames=1,
-    )
-    return frames_FHWC[0]
+def _frechet(prepared: Prepared, made: Sequence[Any]) -> dict[str, Any]:
+    """Between the generated videos and the true clips of those that are long enough."""
+    from pipelines.evaluation.fvd import frechet_distance, video_vectors
+
+    pairs = [video for video in made if video.truth_FHWC is not None]
+    true = {video.row["clip_id"]: video.truth_FHWC for video in pairs}
+    if len(true) < 2:
+        raise RequestError("--i3d: needs two clips or more that are as long as the videos")
+    generated_ND = video_vectors(prepared.i3d, [video.final_FHWC for video in pairs])
+    true_ND = video_vectors(prepared.i3d, list(true.values()))
+    return {
+        "distance": frechet_distance(generated_ND, true_ND),
+        "videos": len(generated_ND),
+        "true_clips": len(true_ND),
+        "dimensions": generated_ND.shape[1],
+    }
 
 
 def _digests(prepared: Prepared) -> dict[str, str]:
-    return {c.header.stage: c.header.digest for c in (prepared.base, prepared.refine)}
+    return {c.header.stage: c.header.digest for c in prepared.checkpoints}
 
 
 def _dataset_digest(prepared: Prepared) -> str:
@@ -173,5 +165,5 @@ def _log_inputs(prepared: Prepared, tracker: Tracker, run: Run) -> None:
     run.log_input_dataset(
         "dataset", prepared.dataset.uri, _dataset_digest(prepared), context="evaluation"
     )
-    for checkpoint in (prepared.base, prepared.refine):
+    for checkpoint in prepared.checkpoints:
         run.log_input_model(tracker.find_model(checkpoint.header.digest))

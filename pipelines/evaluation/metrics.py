@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import cv2
 import numpy as np
@@ -79,6 +80,20 @@ def prompted_direction(prompt: str) -> str | None:
         if here == "moving" and following.strip(".,") in DIRECTIONS:
             return following.strip(".,")
     return None
+
+
+def turned_prompt(prompt: str) -> str:
+    """The prompt with its direction turned clockwise by 90 degrees, else as it is.
+
+    Where a world's first frames give the motion away (what moves right begins on the left), only a
+    prompt that says something else shows whether it is read.
+    """
+    direction = prompted_direction(prompt)
+    if direction is None:
+        return prompt
+    order = ("up", "right", "down", "left")
+    turned = order[(order.index(direction) + 1) % len(order)]
+    return re.sub(rf"\bmoving {direction}\b", f"moving {turned}", prompt, flags=re.IGNORECASE)
 
 
 def direction_is_right(frames_FHWC: Frames, direction: str) -> bool:

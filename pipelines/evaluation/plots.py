@@ -23,7 +23,8 @@ def plot_summary(
 
     names = [name for name in MEASURES if name in summary]
     height = -(-len(names) // COLUMNS)
-    figure, axes = pyplot.subplots(height, COLUMNS, figsize=(4 * COLUMNS, 2.2 * height))
+    size = (4 * COLUMNS, 2.2 * height)
+    figure, axes = pyplot.subplots(height, COLUMNS, figsize=size, layout="constrained")
     for axis, name in zip(axes.flat, names, strict=False):
         values = [row[name] for row in rows if name in row]
         figures = summary[name]
@@ -37,6 +38,5 @@ def plot_summary(
     for axis in list(axes.flat)[len(names) :]:
         axis.axis("off")
     figure.suptitle("each dot a video; above: mean and standard error", fontsize=9)
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

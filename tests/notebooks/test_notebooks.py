@@ -1,16 +1,23 @@
-"""The notebooks run on the demo's output, and are kept without outputs."""
+"""The notebooks run on the demo's output or on committed results, and are kept without outputs."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
+from pipelines.evaluation.findings import FINDINGS, check_findings
+from pipelines.evaluation.findings_shown import sentence
 from tests.conftest import REPOSITORY, Demo
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+FINDINGS_NOTEBOOK = REPOSITORY / "notebooks" / "03_findings.ipynb"
+RECORD = REPOSITORY / "notebooks" / "findings" / "findings.json"
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:
@@ -56,3 +63,37 @@ def test_the_past_opens(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         "checkpoints that saw it" in text and "samples seen" in text and "base checkpoint" in text
     )
+
+
+def test_the_committed_verdicts_follow_from_their_numbers() -> None:
+    record = json.loads(RECORD.read_text())
+    check_findings(record)
+    for picture in record["pictures"]["files"]:
+        assert (RECORD.parent / picture["file"]).is_file()
+
+
+@pytest.mark.slow
+def test_every_finding_is_shown_with_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = run(FINDINGS_NOTEBOOK, REPOSITORY, monkeypatch)
+    record, text = json.loads(RECORD.read_text()), printed(notebook)
+    assert len(record["findings"]) == len(FINDINGS)
+    for entry in record["findings"]:
+        assert sentence(entry) in text
+    topics = {finding.topic for finding in FINDINGS}
+    assert pictures(notebook) == len(topics) + len(record["pictures"]["files"])
+
+
+@pytest.mark.slow
+def test_a_record_without_a_finding_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
+    (tmp_path / "notebooks").mkdir()
+    shutil.copytree(RECORD.parent, tmp_path / "notebooks" / "findings")
+    record = json.loads(RECORD.read_text())
+    lost = record["findings"].pop(0)["name"]
+    (tmp_path / "notebooks" / "findings" / "findings.json").write_text(json.dumps(record))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    notebook = nbformat.read(FINDINGS_NOTEBOOK, as_version=4)
+    with pytest.raises(CellExecutionError, match=lost):
+        NotebookClient(notebook, timeout=180, kernel_name="python3").execute(cwd=str(tmp_path))

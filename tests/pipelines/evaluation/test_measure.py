@@ -9,6 +9,7 @@ from model.encoders import load_clip
 from pipelines.config import RequestError
 from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.measure import MEASURES, enlarge, measure_video, summarise
+from pipelines.evaluation.refinement import REFINEMENT_MEASURES
 from pipelines.world.scenes import Scene, render_frames
 from tests.pipelines.test_records import a_clip
 
@@ -19,13 +20,15 @@ def test_a_true_video_scores_as_true_and_a_wrong_one_lower() -> None:
     large = np.stack(list(render_frames(scene, 8, 320, 180, 8)))
     clip = load_clip()
     true = measure_video(small[0], scene.caption, small, large, clip)
-    assert set(true) == set(MEASURES)
+    of_truth = {"truth_psnr_db", "truth_feature_distance", *REFINEMENT_MEASURES}
+    assert set(true) == set(MEASURES) - of_truth
     assert true["first_frame_psnr_db"] == 99.0
     assert true["first_frame_ssim"] == pytest.approx(1.0)
-    assert true["direction_right"] == 1.0
+    assert true["direction_right"] == 1.0 == true["object_direction_right"]
+    assert true["object_kept"] == 1.0 and true["object_identity"] > 0.85
     assert true["refined_sharpness_gain"] > 0
     backwards = measure_video(small[0], scene.caption, small[::-1].copy(), large[::-1].copy(), clip)
-    assert backwards["direction_right"] == 0.0
+    assert backwards["direction_right"] == 0.0 == backwards["object_direction_right"]
     assert backwards["first_frame_psnr_db"] < 40
     other = measure_video(small[0], "a green square", small, large, clip)
     assert other["prompt_similarity"] < true["prompt_similarity"]
@@ -37,6 +40,13 @@ def test_what_was_only_enlarged_gains_nothing() -> None:
     small = np.stack(list(render_frames(scene, 4, 112, 64, 8)))
     values = measure_video(small[0], scene.caption, small, enlarge(small, 180, 320), load_clip())
     assert values["refined_sharpness_gain"] == 0.0 == values["refined_low_change"]
+
+
+def test_without_a_refinement_nothing_is_said_of_one() -> None:
+    scene = Scene("star", "blue", "left", "noise", "still", 6)
+    small = np.stack(list(render_frames(scene, 4, 112, 64, 8)))
+    values = measure_video(small[0], scene.caption, small, small, load_clip())
+    assert not [name for name in values if name.startswith("refined")]
 
 
 def test_a_summary_counts_only_where_a_measure_applies() -> None:
@@ -56,3 +66,11 @@ def test_unseen_clips_come_first_and_dropped_ones_never() -> None:
     assert len(choose_clips(clips, set(), 100)) == 6
     with pytest.raises(RequestError, match="nothing to evaluate on"):
         choose_clips(clips[-2:], set(), 1)
+
+
+def test_only_clips_whose_caption_names_a_direction_where_asked() -> None:
+    clips = [a_clip(clip_id="a", caption="a red ring moving up over a gradient background")]
+    clips.append(a_clip(clip_id="b", caption="a red ring over a gradient background"))
+    assert [c.clip_id for c in choose_clips(clips, set(), 5, only_moving=True)] == ["a"]
+    with pytest.raises(RequestError, match="names a direction"):
+        choose_clips(clips[1:], set(), 5, only_moving=True)

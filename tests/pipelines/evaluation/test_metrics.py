@@ -50,6 +50,15 @@ def test_the_prompted_direction_is_read_from_the_prompt() -> None:
     assert metrics.prompted_direction(still.caption) is None
 
 
+def test_a_prompt_is_turned_once_around_in_four() -> None:
+    prompt = "a red ring moving left over a gradient background"
+    seen = [prompt]
+    for _ in range(4):
+        seen.append(metrics.turned_prompt(seen[-1]))
+    assert [metrics.prompted_direction(p) for p in seen] == ["left", "up", "right", "down", "left"]
+    assert seen[-1] == prompt and metrics.turned_prompt("a dog runs left") == "a dog runs left"
+
+
 def test_continuous_motion_warps_better_than_shuffled_frames() -> None:
     frames = frames_of("right")
     shuffled = frames[[0, 5, 2, 7, 4, 1, 6, 3]]
