@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         description=__doc__ or "",
         examples=EXAMPLES,
     )
-    from pipelines.training.encode import encode
-    from pipelines.training.encode_plan import dry_run_report, prepare
+    from pipelines.training.latents.encode import encode
+    from pipelines.training.latents.encode_plan import dry_run_report, prepare
 
     prepared = prepare(request.config)
     if request.dry_run:

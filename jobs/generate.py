@@ -10,8 +10,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.config import parse_request
+from pipelines.generation.config import GENERATE_PRESETS, GenerateConfig
 from pipelines.job import run, say
-from pipelines.training.config import GENERATE_PRESETS, GenerateConfig
 
 EXAMPLES = """examples:
   python jobs/generate.py --base models/base --refine models/refine --image cat.png \\
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         description=__doc__ or "",
         examples=EXAMPLES,
     )
-    from pipelines.training.generate import generate, prepare
+    from pipelines.generation.generate import generate, prepare
 
     prepared = prepare(request.config)
     if request.dry_run:

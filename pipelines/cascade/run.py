@@ -16,7 +16,7 @@ from pipelines.config import RequestError
 from pipelines.job import say
 from pipelines.progress import in_words
 from pipelines.storage import Store
-from pipelines.training.latents import SCHEMA_VERSION, read_header
+from pipelines.training.latents.on_disk import SCHEMA_VERSION, read_header
 
 LATENTS_MARKER = "latents.json"
 

@@ -21,10 +21,10 @@ from pipelines.evaluation.metrics import Frames
 from pipelines.evaluation.perceptual import feature_distance
 from pipelines.evaluation.refinement import measure_closeness, measure_spectra
 from pipelines.evaluation.sampling import Wanted, base_videos, refined_videos
+from pipelines.generation.generate import even_sized, load_cascade
 from pipelines.media import write_video
 from pipelines.progress import Progress
 from pipelines.records import Clip
-from pipelines.training.generate import even_sized, load_cascade
 
 if TYPE_CHECKING:
     from pipelines.evaluation.evaluate import Prepared

@@ -17,7 +17,7 @@ from pipelines.evaluation.plots import plot_summary
 from pipelines.lineage.tracking import Run, Tracker
 from pipelines.records import Clip, from_row
 from pipelines.storage import Store
-from pipelines.training.checkpoint import Checkpoint, open_checkpoint
+from pipelines.training.checkpoints.checkpoint import Checkpoint, open_checkpoint
 
 RESULT_FILE, PLOT_FILE = "evaluation.json", "evaluation.png"
 

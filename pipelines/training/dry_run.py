@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from model.training_memory import training_activation_bytes, training_flop
 from model.unet_config import UNetConfig
-from pipelines.training.plan import EpochPlan, MixtureConfig, uneven_lengths
+from pipelines.training.feed.plan import EpochPlan, MixtureConfig, uneven_lengths
 from pipelines.training.request import TrainRequest, open_feed
 from pipelines.training.train_job import TrainJob
 

@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 from pipelines.config import RequestError, config_hash, to_plain
 from pipelines.storage import Store
-from pipelines.training.checkpoint import (
+from pipelines.training.checkpoints.checkpoint import (
     Checkpoint,
     latest_checkpoint,
     mark_finished,
     open_checkpoint,
 )
 from pipelines.training.config import TrainBaseConfig, TrainRefineConfig
-from pipelines.training.feed import Feed
-from pipelines.training.latents import Latents
-from pipelines.training.online import open_stored_or_online
+from pipelines.training.feed.feed import Feed
+from pipelines.training.latents.on_disk import Latents
+from pipelines.training.latents.online import open_stored_or_online
 from pipelines.training.stages import base_phases, phase_at, refine_phases
 from pipelines.training.train_job import TrainJob
 
@@ -39,7 +39,7 @@ def prepare_base(config: TrainBaseConfig) -> TrainRequest:
     """Raises RequestError."""
     latents = open_stored_or_online(config.latents, "base", config.online)
     from model.presets import PRESETS
-    from pipelines.training.network_start import resolve_init
+    from pipelines.training.loop.network_start import resolve_init
 
     if config.model not in PRESETS:
         raise RequestError(f"--model {config.model}: there are {', '.join(sorted(PRESETS))}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pipelines.config import setting
-from pipelines.training.plan import MixtureConfig
+from pipelines.training.feed.plan import MixtureConfig
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from pipelines.config import RequestError
 from pipelines.job import EXIT_TERMINATED, JobEnded, say
 from pipelines.lineage.tracking import Run, Tracker
 from pipelines.storage import Store
-from pipelines.training.checkpoint import Checkpoint, latest_checkpoint
-from pipelines.training.progress_board import failure_on, shown_progress, start_board
+from pipelines.training.checkpoints.checkpoint import Checkpoint, latest_checkpoint
+from pipelines.training.loop.progress_board import failure_on, shown_progress, start_board
+from pipelines.training.loop.stopping import asked_to_stop, missing_resources, resources_that_stay
 from pipelines.training.request import TrainRequest
-from pipelines.training.stopping import asked_to_stop, missing_resources, resources_that_stay
 from pipelines.training.train_job import TrainJob
 
 # A step on the CPU frees and takes the same large blocks again and again; handing them back to the
@@ -141,7 +141,7 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.training.worker import train_worker
+    from pipelines.training.loop.worker import train_worker
 
     on_gpu = job.loop.gpus > 0
     resources = {"CPU": 1.0, **({"GPU": job.loop.gpus} if on_gpu else {})}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from model.diffusion import DiffusionConfig
 from pipelines.config import TrackingConfig, from_plain, to_plain
 from pipelines.training.config import LoopConfig, OnlineConfig
-from pipelines.training.plan import MixtureConfig
+from pipelines.training.feed.plan import MixtureConfig
 from pipelines.training.stages import Phase, RegimenConfig, phase_at, total_steps
 
 

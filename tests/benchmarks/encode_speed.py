@@ -24,13 +24,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
 from pipelines.storage import Store  # noqa: E402
-from pipelines.training.clip_encoder import ClipEncoder  # noqa: E402
 from pipelines.training.config import EncodeConfig  # noqa: E402
-from pipelines.training.encode_plan import prepare  # noqa: E402
-from pipelines.training.pack_encoder import PackEncoder  # noqa: E402
-from pipelines.training.recipe import recipe_of  # noqa: E402
-from pipelines.training.reuse import FormerFeatures  # noqa: E402
-from pipelines.training.shard_members import ShardMembers, Shards  # noqa: E402
+from pipelines.training.latents.clip_encoder import ClipEncoder  # noqa: E402
+from pipelines.training.latents.encode_plan import prepare  # noqa: E402
+from pipelines.training.latents.pack_encoder import PackEncoder  # noqa: E402
+from pipelines.training.latents.recipe import recipe_of  # noqa: E402
+from pipelines.training.latents.reuse import FormerFeatures  # noqa: E402
+from pipelines.training.latents.shard_members import ShardMembers, Shards  # noqa: E402
 
 
 class OneAfterAnother(PackEncoder):

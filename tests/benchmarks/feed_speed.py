@@ -109,8 +109,8 @@ def write(root: Path, clips: int, ray_clips: int) -> list[Row]:
 
 def write_tars(folder: Path, latents: Path) -> list[str]:
     """A WebDataset of the same clips: KEY.latents.npy and KEY.text.npy."""
-    from pipelines.training.latents import open_latents
-    from pipelines.training.packs import map_safetensors
+    from pipelines.training.feed.packs import map_safetensors
+    from pipelines.training.latents.on_disk import open_latents
 
     folder.mkdir()
     by_pack: dict[str, list[dict[str, Any]]] = {}
@@ -153,9 +153,9 @@ def raw(tars: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def ours(latents: Path) -> Iterator[int]:
     """Clips of an epoch with a new feed, then of the next with the same, over and over."""
-    from pipelines.training.feed import Feed
-    from pipelines.training.latents import open_latents
-    from pipelines.training.plan import MixtureConfig
+    from pipelines.training.feed.feed import Feed
+    from pipelines.training.feed.plan import MixtureConfig
+    from pipelines.training.latents.on_disk import open_latents
 
     mixture = MixtureConfig(
         (FRAMES,), (1.0,), (16,), (1.0,), frames_per_step=FRAMES * CLIPS_PER_BATCH

@@ -29,10 +29,10 @@ import torch
 from model.diffusion import DiffusionConfig
 from model.presets import PRESETS
 from model.unet import VideoUNet
-from pipelines.training.feed import Batch, Feed
-from pipelines.training.latents import open_latents
-from pipelines.training.objective import Objective
-from pipelines.training.optimization import (
+from pipelines.training.feed.feed import Batch, Feed
+from pipelines.training.latents.on_disk import open_latents
+from pipelines.training.loop.objective import Objective
+from pipelines.training.loop.optimization import (
     AveragedWeights,
     clip_gradients,
     held_gradients,

@@ -24,8 +24,8 @@ import torch
 from diffusers import I2VGenXLUNet
 
 from model.presets import PRESETS
-from model.unet import UNetConfig, VideoUNet
 from model.training_memory import kept_bytes
+from model.unet import UNetConfig, VideoUNet
 
 Run = Callable[[], object]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.pipelines.training.test_generate import write_checkpoint
 
 from model.stage_sampling import StageSampling
 from pipelines.config import RequestError, TrackingConfig
@@ -16,11 +17,10 @@ from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.evaluate import evaluate, prepare
 from pipelines.evaluation.measure import MEASURES
 from pipelines.evaluation.sampling import CONDITIONS, Wanted, base_videos, masks_without
-from pipelines.training.clip_encoder import weights_digest
-from pipelines.training.load_cascade import load_cascade
+from pipelines.generation.load_cascade import load_cascade
+from pipelines.training.latents.clip_encoder import weights_digest
 from tests.pipelines.evaluation.test_fvd import MeanColours
 from tests.pipelines.training.small_dataset import picture, write_dataset
-from tests.pipelines.training.test_generate import write_checkpoint
 
 FRAMES, FPS = 4, 4
 

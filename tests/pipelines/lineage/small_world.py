@@ -26,8 +26,8 @@ from pipelines.records import (
     to_table,
 )
 from pipelines.storage import Store
-from pipelines.training.latents import INDEX_SCHEMA
-from pipelines.training.ledger import LINEAGE_SCHEMA
+from pipelines.training.checkpoints.ledger import LINEAGE_SCHEMA
+from pipelines.training.latents.on_disk import INDEX_SCHEMA
 
 FRAMES_PER_SHOT = 24
 FPS = 24.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.config import to_plain
 from pipelines.storage import Store
-from pipelines.training.latents import (
+from pipelines.training.latents.on_disk import (
     SCHEMA_VERSION,
     LatentsHeader,
     latents_digest,
@@ -17,7 +17,7 @@ from pipelines.training.latents import (
     publish,
     write_pack,
 )
-from pipelines.training.recipe import Recipe
+from pipelines.training.latents.recipe import Recipe
 
 ENCODERS = {
     "vae": {"name": "embedded", "digest": "0" * 32},

@@ -12,7 +12,7 @@ import pytest
 from pipelines.config import RequestError, TrackingConfig
 from pipelines.lineage.tracking import Tracker
 from pipelines.storage import Store
-from pipelines.training.checkpoint import latest_checkpoint
+from pipelines.training.checkpoints.checkpoint import latest_checkpoint
 from pipelines.training.train import TrainingFailed, train
 from tests.pipelines.training.synthetic_latents import write_latents
 from tests.pipelines.training.tiny_jobs import base_request, refine_request, train_here

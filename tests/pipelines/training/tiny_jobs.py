@@ -14,11 +14,11 @@ from model.unet import UNetConfig
 from pipelines.config import TrackingConfig
 from pipelines.lineage.tracking import Tracker
 from pipelines.training.config import LoopConfig, TrainBaseConfig, TrainRefineConfig
-from pipelines.training.plan import MixtureConfig
+from pipelines.training.feed.plan import MixtureConfig
+from pipelines.training.loop.worker import Trainer
+from pipelines.training.loop.workers import Workers
 from pipelines.training.request import TrainRequest, prepare_base, prepare_refine
 from pipelines.training.stages import demo_base, demo_refine
-from pipelines.training.worker import Trainer
-from pipelines.training.workers import Workers
 
 TINY_UNET = UNetConfig(
     block_out_channels=(16, 32),

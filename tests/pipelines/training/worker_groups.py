@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from pipelines.training.feed import Batch
-from pipelines.training.latents import open_latents
-from pipelines.training.learner import Learner, StepFigures
-from pipelines.training.objective import Objective
+from pipelines.training.checkpoints.saved_state import Place
+from pipelines.training.feed.feed import Batch
+from pipelines.training.latents.on_disk import open_latents
+from pipelines.training.loop.learner import Learner, StepFigures
+from pipelines.training.loop.objective import Objective
+from pipelines.training.loop.workers import Workers
 from pipelines.training.request import open_feed
-from pipelines.training.saved_state import Place
 from pipelines.training.train_job import TrainJob
-from pipelines.training.workers import Workers
 
 
 class WorkerGroup:

@@ -1,0 +1,1 @@
+"""An image and a prompt -> a video, with a trained cascade."""

@@ -1,0 +1,1 @@
+"""A training's state on disk: whole or not there, named by hashes."""

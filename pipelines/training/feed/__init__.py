@@ -1,0 +1,1 @@
+"""Latents -> batches: which clips make up a step, and reading them."""

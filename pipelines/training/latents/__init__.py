@@ -1,0 +1,1 @@
+"""Dataset -> latents: what is kept, how it lies on disk, what is taken over from before."""

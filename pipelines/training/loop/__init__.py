@@ -1,0 +1,1 @@
+"""What runs on a training worker, step by step."""
