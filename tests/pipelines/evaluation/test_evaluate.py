@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.pipelines.training.test_generate import write_checkpoint
 
 from model.stage_sampling import StageSampling
 from pipelines.config import RequestError, TrackingConfig
@@ -20,6 +19,7 @@ from pipelines.evaluation.sampling import CONDITIONS, Wanted, base_videos, masks
 from pipelines.generation.load_cascade import load_cascade
 from pipelines.training.latents.clip_encoder import weights_digest
 from tests.pipelines.evaluation.test_fvd import MeanColours
+from tests.pipelines.generation.test_generate import write_checkpoint
 from tests.pipelines.training.small_dataset import picture, write_dataset
 
 FRAMES, FPS = 4, 4

@@ -9,8 +9,8 @@ import torch
 from pipelines.training.loop.accumulation import exchange_of_gradients
 from pipelines.training.loop.learner import Learner
 from pipelines.training.loop.sharding import local, whole
+from tests.pipelines.training.loop.test_sharding import tiny_job
 from tests.pipelines.training.synthetic_latents import write_latents
-from tests.pipelines.training.test_sharding import tiny_job
 from tests.pipelines.training.worker_groups import (
     WorkerGroup,
     learn,
