@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from model import assets
 from model.unet import UNetConfig, VideoUNet
 from model.weights import (
     init_from_image_unet,
@@ -19,8 +20,7 @@ from model.weights import (
 from pipelines.config import RequestError
 from pipelines.training.randomness import stream
 
-ASSETS = Path(__file__).resolve().parents[2] / "model" / "assets"
-EMBEDDED_UNET = ASSETS / "unet"
+EMBEDDED_UNET = Path(assets.__file__).resolve().parent / "unet"
 
 
 def resolve_init(init: str, model: UNetConfig) -> dict[str, str]:

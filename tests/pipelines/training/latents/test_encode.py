@@ -22,9 +22,8 @@ from pipelines.training.latents.encode import encode
 from pipelines.training.latents.encode_plan import dry_run_report, prepare
 from pipelines.training.latents.on_disk import open_latents
 from pipelines.training.stages import demo_base
+from tests.conftest import REPOSITORY
 from tests.pipelines.training.small_dataset import write_dataset
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
