@@ -1,7 +1,13 @@
 import pytest
 
 from pipelines.config import config_hash, from_plain, parse_request, to_plain
-from pipelines.training import config as configs
+from pipelines.generation.config import GENERATE_PRESETS
+from pipelines.training.config import (
+    ENCODE_PRESETS,
+    TRAIN_BASE_PRESETS,
+    TRAIN_REFINE_PRESETS,
+    TrainRefineConfig,
+)
 from pipelines.training.stages import (
     Phase,
     RegimenConfig,
@@ -54,10 +60,14 @@ def test_rates_warm_up_and_averages_forget_their_youth():
     assert ema_decay_at(learning, 10_000) == 0.99
 
 
-@pytest.mark.parametrize("job", ["ENCODE", "TRAIN_BASE", "TRAIN_REFINE", "GENERATE"])
+@pytest.mark.parametrize(
+    "presets",
+    [ENCODE_PRESETS, TRAIN_BASE_PRESETS, TRAIN_REFINE_PRESETS, GENERATE_PRESETS],
+    ids=["encode", "train_base", "train_refine", "generate"],
+)
 @pytest.mark.parametrize("preset", ["demo", "paper"])
-def test_presets_survive_the_trip_as_json(job, preset):
-    config = getattr(configs, f"{job}_PRESETS")[preset]()
+def test_presets_survive_the_trip_as_json(presets, preset):
+    config = presets[preset]()
     again = from_plain(type(config), to_plain(config))
     assert again == config
     assert config_hash(again) == config_hash(config)
@@ -66,8 +76,8 @@ def test_presets_survive_the_trip_as_json(job, preset):
 def test_the_contracts_flags_are_understood():
     given = ["--latents", "l", "--checkpoints", "c", "--base", "b", "--steps", "7"]
     config = parse_request(
-        configs.TrainRefineConfig,
-        configs.TRAIN_REFINE_PRESETS,
+        TrainRefineConfig,
+        TRAIN_REFINE_PRESETS,
         [*given, "--premium-steps", "3", "--seed", "5"],
         prog="train_refine.py",
         description="",
