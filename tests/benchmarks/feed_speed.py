@@ -109,8 +109,8 @@ def write(root: Path, clips: int, ray_clips: int) -> list[Row]:
 
 def write_tars(folder: Path, latents: Path) -> list[str]:
     """A WebDataset of the same clips: KEY.latents.npy and KEY.text.npy."""
-    from pipelines.training.feed.packs import map_safetensors
     from pipelines.training.latents.on_disk import open_latents
+    from pipelines.training.latents.packs import map_safetensors
 
     folder.mkdir()
     by_pack: dict[str, list[dict[str, Any]]] = {}

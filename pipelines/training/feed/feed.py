@@ -12,9 +12,9 @@ import numpy as np
 
 from pipelines.config import RequestError
 from pipelines.training.feed.clip_rows import ClipRows
-from pipelines.training.feed.packs import PackReader
 from pipelines.training.feed.plan import ClipTable, MixtureConfig, StepPlan, held_out, usable
 from pipelines.training.latents.on_disk import Latents, PackArrays
+from pipelines.training.latents.packs import PackReader
 
 if TYPE_CHECKING:
     import torch

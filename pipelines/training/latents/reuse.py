@@ -19,7 +19,6 @@ import numpy as np
 
 from pipelines.config import RequestError
 from pipelines.storage import Store
-from pipelines.training.feed.packs import DamagedPack, PackReader
 from pipelines.training.latents.clip_encoder import ClipFeatures
 from pipelines.training.latents.on_disk import (
     INDEX_FILE,
@@ -28,6 +27,7 @@ from pipelines.training.latents.on_disk import (
     commits_in,
     read_header,
 )
+from pipelines.training.latents.packs import DamagedPack, PackReader
 from pipelines.training.latents.recipe import Recipe, recipe_from
 
 TEXT_COLUMNS = (("caption", "text_row", "text_KLD"),

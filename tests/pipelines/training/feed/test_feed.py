@@ -7,9 +7,9 @@ import torch
 from pipelines.config import RequestError
 from pipelines.storage import Store
 from pipelines.training.feed.feed import Feed
-from pipelines.training.feed.packs import DamagedPack, PackReader, map_safetensors
 from pipelines.training.feed.plan import MixtureConfig
 from pipelines.training.latents.on_disk import open_latents
+from pipelines.training.latents.packs import DamagedPack, PackReader, map_safetensors
 from tests.pipelines.training.synthetic_latents import write_latents
 
 MIXTURE = MixtureConfig(

@@ -9,7 +9,6 @@ from pipelines.config import RequestError
 from pipelines.storage import Store
 from pipelines.training.config import EncodeConfig, EncodersConfig, OnlineConfig
 from pipelines.training.feed.feed import Feed
-from pipelines.training.feed.packs import map_safetensors
 from pipelines.training.feed.plan import MixtureConfig
 from pipelines.training.latents import online
 from pipelines.training.latents.clip_encoder import ClipEncoder
@@ -18,6 +17,7 @@ from pipelines.training.latents.encode_plan import pack_tasks
 from pipelines.training.latents.on_disk import latents_digest, open_latents, publish
 from pipelines.training.latents.online import is_dataset, open_latents_online, open_stored_or_online
 from pipelines.training.latents.pack_encoder import PackEncoder
+from pipelines.training.latents.packs import map_safetensors
 from pipelines.training.latents.recipe import recipe_of
 from pipelines.training.latents.reuse import FormerFeatures
 from tests.pipelines.training.small_dataset import write_dataset

@@ -11,10 +11,10 @@ from pipelines.config import RequestError
 from pipelines.media import read_clip_frames
 from pipelines.storage import Store
 from pipelines.training.config import EncodeConfig, EncodersConfig
-from pipelines.training.feed.packs import map_safetensors
 from pipelines.training.latents.clip_encoder import ClipEncoder, frames_to_network
 from pipelines.training.latents.encode_plan import prepare
 from pipelines.training.latents.pack_encoder import PackEncoder, PackTask
+from pipelines.training.latents.packs import map_safetensors
 from pipelines.training.latents.recipe import recipe_of
 from pipelines.training.latents.reuse import FormerFeatures, FormerIndex, Takeover, open_formers
 from pipelines.training.latents.shard_members import Shards

@@ -161,8 +161,8 @@ def _copy_with_infinite_frame(folder, target):
     """The same latents with one clip's first frames infinite, published properly."""
     import shutil
 
-    from pipelines.training.feed.packs import map_safetensors
     from pipelines.training.latents.on_disk import Pack, pack_name, publish, read_header, write_pack
+    from pipelines.training.latents.packs import map_safetensors
 
     shutil.copytree(folder, target)
     store = Store(str(target))
