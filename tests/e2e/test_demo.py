@@ -173,8 +173,12 @@ def test_the_runs_are_linked_from_footage_to_video(demo: Demo) -> None:
         "encode": 2,
         "train_base": 1,
         "train_refine": 1,
+        "phase": 3,  # one of the base stage, two of the refinement
         "generate": 1,
     }
+    jobs_of_phases = {run.data.tags["mlflow.parentRunId"] for run in by_kind["phase"]}
+    trainings = by_kind["train_base"] + by_kind["train_refine"]
+    assert jobs_of_phases == {run.info.run_id for run in trainings}
     dataset = json.loads((demo.dataset / "dataset.json").read_text())["digest"]
     (curate,) = by_kind["curate"]
     assert curate.data.tags["dataset.digest"] == dataset
