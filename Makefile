@@ -31,6 +31,7 @@ ui: install ## serve MLflow with the demo's runs on loopback
 	@$(BIN)/python jobs/ui.py --output $(OUTPUT)
 
 test: install ## every test
+	@bash infra/system_packages.sh tests
 	@$(BIN)/python -m pytest
 
 lint: install ## ruff and mypy

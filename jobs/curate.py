@@ -54,12 +54,15 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         return None
     from pipelines.curation.curate import curate
     from pipelines.curation.prepared import prepare
-    from pipelines.lineage.tracking import Tracker
+    from pipelines.lineage.tracking import Tracker, job_identity
 
     prepared = prepare(config)
     tracker = Tracker.open(config.tracking)
     name = Path(config.dataset).name
-    with tracker.run("curate", name, params=to_plain(config), tags={}) as tracked:
+    identity = job_identity(config.dataset, config)
+    with tracker.run(
+        "curate", name, params=to_plain(config), tags={}, identity=identity
+    ) as tracked:
         curated = curate(prepared)
         record(tracked, name, curated)
     counts = curated.counts

@@ -128,7 +128,8 @@ def _say_where(out: Path, result: dict[str, Any]) -> None:
     say(f"video   {result['video']}")
     say(f"runs    make ui{'' if out.name == 'demo' else f' OUTPUT={out}'}")
     say(f"        (MLflow on {result['tracking_uri']})")
-    say(f"past    .venv/bin/python jobs/trace.py video {result['video']}")
+    say(f"past    {result['lineage']}")
+    say(f"        .venv/bin/python jobs/trace.py video {result['video']} --under {out}")
     say("")
 
 

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str]) -> dict[str, Any] | None:
     """Keys: evaluation, videos, the mean of each measure that applies, frechet_video_distance
-    (with --i3d), tracking_uri, seconds."""
+    (with --i3d), tracking_uri, run_id, seconds."""
     request = parse_request(
         EvaluateConfig,
         PRESETS,

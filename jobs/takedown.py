@@ -1,4 +1,4 @@
-"""A new version of a dataset without the sources or clips on a list; says who saw them.
+"""A new version of a dataset without what is on a list; says who saw it, marks them in MLflow.
 
 python jobs/takedown.py --dataset FOLDER --list remove.txt --out FOLDER
 """
@@ -9,59 +9,79 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import job
-from pipelines.config import parse_request
+from pipelines.config import RequestError, parse_request
 from pipelines.job import say
-from pipelines.lineage.takedown import (
-    TakedownConfig,
-    check_out,
-    read_list,
-    resolve_targets,
-    take_down,
-)
+from pipelines.lineage.takedown import TakedownConfig
+
+if TYPE_CHECKING:
+    from pipelines.lineage.manifest import Dataset
+    from pipelines.lineage.takedown import Affected
+
+EXAMPLES = """examples:
+  python jobs/takedown.py --dataset data/set --list remove.txt --out data/set-2 --dry-run
+  python jobs/takedown.py --dataset data/set --list remove.txt --out data/set-2
+
+remove.txt, a line each:
+  films/beach.mp4                         a file, or the name it was curated under
+  0f145c76a0500f2842f528b8adf637f7        a source or a clip
+  license: CC-BY-NC*                      every source under such a licence
+  consent: not stated                     every source without a stated consent
+"""
 
 
 def main(argv: Sequence[str]) -> dict[str, Any] | None:
+    """Keys: dataset digest parent_digest sources clips kept dropped removed shards_rewritten
+    shards_unchanged copies_left checkpoints last_clean runs run_id report seconds."""
     request = parse_request(
         TakedownConfig,
         {"demo": TakedownConfig},
         argv,
         prog="takedown.py",
-        description="Writes a new version of a dataset without the sources or clips on a list.",
-        examples="example: python jobs/takedown.py --dataset D --list remove.txt --out D2",
+        description=__doc__ or "",
+        examples=EXAMPLES,
     )
     from pipelines.lineage import catalog, trace, trace_text
     from pipelines.lineage.manifest import read_dataset
+    from pipelines.lineage.takedown import affected_by, check_out, take_down
+    from pipelines.lineage.takedown_list import read_list, resolve_targets
+    from pipelines.lineage.tracked_places import places_of
     from pipelines.lineage.tracking import Tracker
 
     started_s = time.monotonic()
     config = request.config
     dataset = read_dataset(config.dataset)
-    targets = resolve_targets(dataset, read_list(config.list))
+    named = read_list(config.list)
+    choice = resolve_targets(dataset, named)
     out = check_out(dataset, config.out)
-    tracker = Tracker.open(config.tracking)
-    known = catalog.build((), tracker, near=(dataset.uri,))
-    saw = trace.who_saw(known, targets.chosen())
-    tainted = {row["digest"] for row in saw["checkpoints"]}
-    runs = sorted({model.run_id for model in tracker.models() if model.digest in tainted})
+    known = catalog.build((), places_of(config.tracking), near=(dataset.uri,))
+    saw = trace.who_saw(known, choice, each_clip=False)
+    affected = affected_by(dataset, choice)
+    clean = trace.last_clean_steps(saw["checkpoints"], saw["clean_checkpoints"])
     say("\n".join(trace_text.who_saw_lines(saw)))
     if request.dry_run:
-        chosen = dataset.clips.filter(targets.chosen())
-        say(f"would take {chosen.num_rows} clips out of {dataset.uri}")
+        say(_plan_in_words(dataset, affected))
         return None
 
-    params = {"dataset": dataset.uri, "out": out.uri, "named": len(read_list(config.list))}
-    tags = {"dataset.digest": dataset.digest, "dataset.uri": dataset.uri}
-    with tracker.run("takedown", "take down", params, tags) as run:
-        done = take_down(dataset, targets, out.uri)
+    params = {"dataset": dataset.uri, "out": out.uri, "named": len(named)}
+    # Named before anything is written: curation keeps out what an unfinished takedown names too.
+    tags = {"dataset.digest": dataset.digest, "takedown.dataset": out.uri}
+    tracker = Tracker.open(config.tracking)
+    with tracker.run("takedown", f"take down from {Path(dataset.uri).name}", params, tags) as run:
+        done = take_down(dataset, choice, out.uri, _render)
         run.log_input_dataset("dataset", dataset.uri, dataset.digest, "takedown")
         run.log_input_dataset("dataset", out.uri, done.digest, "output")
         run.set_tags({"dataset.digest": done.digest, "dataset.uri": out.uri})
-        run.log_dict(saw, "who_saw.json")
+        run.log_dict({**saw, "last_clean": clean}, "who_saw.json")
+        runs = tracker.mark_tainted(saw["checkpoints"], done.digest, clean)
+        has_report = out.exists("report.html")
+        if has_report:
+            with out.as_local_file("report.html") as page:
+                run.log_artifact(page)
     say(
         f"took {len(done.removed)} kept clips out; {len(done.rewritten_shards)} shards rewritten, "
         f"{len(done.same_shards)} unchanged"
@@ -81,10 +101,31 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         "shards_unchanged": len(done.same_shards),
         "copies_left": done.copies_left,
         "checkpoints": [row["uri"] for row in saw["checkpoints"]],
+        "last_clean": clean,
         "runs": runs,
         "run_id": run.run_id,
+        "report": out.path("report.html") if has_report else None,
         "seconds": round(time.monotonic() - started_s, 2),
     }
+
+
+def _plan_in_words(dataset: Dataset, affected: Affected) -> str:
+    shards = len(affected.keys_of_shard)
+    return (
+        f"would take {len(affected.going)} kept clips ({affected.named} rows) out of {dataset.uri} "
+        f"and rewrite {shards} of {dataset.shards.num_rows} shards; nothing was written"
+    )
+
+
+def _render(dataset: Dataset) -> str | None:
+    """The new version's report; what has no settings to draw one with goes without."""
+    from pipelines.curation.report_of_dataset import report_of
+
+    try:
+        return report_of(dataset)
+    except RequestError as error:
+        say(f"no report of the new version: {error}")
+        return None
 
 
 if __name__ == "__main__":

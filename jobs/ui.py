@@ -43,18 +43,39 @@ def main(argv: Sequence[str]) -> None:
     if request.dry_run:
         say(f"would serve {uri} at {link}")
         return
+    send_what_waits(uri)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(config.port), "--backend-store-uri", uri, "--workers", "1"]
+    if files := _files_beside(uri):  # else MLflow makes a folder where we happen to be
+        command += ["--artifacts-destination", files]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
         try:
             _wait_until_ready(server, config.port)
             say(f"MLflow is at {link}   (Ctrl-C stops it)")
+            send_what_waits(f"http://127.0.0.1:{config.port}")
             server.wait()
         finally:
             server.terminate()
     if server.returncode not in (0, -15, -2):
         sys.exit(job.EXIT_FAILED)
+
+
+def send_what_waits(uri: str) -> None:
+    """What jobs recorded while this store did not answer, so that the pages show it."""
+    from pipelines.lineage import tracking_uri
+    from pipelines.lineage.tracking_replay import replay_everything_for
+
+    if sent := replay_everything_for(tracking_uri.spool_root(), uri):
+        say(f"sent {sent} records that waited for {uri}")
+
+
+def _files_beside(uri: str) -> str:
+    """The folder for files that come through the server; empty when its database is elsewhere."""
+    from pipelines.lineage.tracking_uri import sqlite_path
+
+    database = sqlite_path(uri)
+    return str(database.with_name(f"{database.stem}-artifacts")) if database else ""
 
 
 def _store_of(output: str) -> str:

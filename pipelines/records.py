@@ -56,8 +56,8 @@ REASONS: dict[str, str] = {
     "nsfw": "a detector found nudity",
     "low_clip_score": "picture and caption do not match",
     "cut_failed": "the clip could not be cut from its source",
-    # stage "takedown": after curation, on request
-    "taken_down": "removed on request from a later version of the dataset",
+    # stage "takedown": on request, after a curation; in every later one before anything else
+    "taken_down": "removed on request, and kept out since",
 }
 
 

@@ -9,25 +9,29 @@ that finds the naming file finds everything; a reader that does not, finds nothi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config import RequestError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 TEMPORARY_PREFIX = ".tmp-"
 COPY_CHUNK_BYTES = 4 << 20
+
+# Rows that are kept together in a table: a question about a few of them reads one group, and a
+# writer holds one group in memory, also where every row carries an embedding.
+ROW_GROUP_ROWS = 65_536
 
 
 def is_local(uri: str) -> bool:
@@ -65,7 +69,7 @@ class Store:
         store = cls(absolute_uri(uri))
         if not is_local(store.uri):
             try:
-                fsspec.core.url_to_fs(store.uri)
+                store.filesystem()
             except (ImportError, ValueError) as error:
                 raise RequestError(
                     f"{uri}: this storage cannot be reached from here ({error}); "
@@ -80,7 +84,13 @@ class Store:
     def path(self, relative: str = "") -> str:
         return f"{self.uri}/{relative}" if relative else self.uri
 
+    def filesystem(self) -> Any:
+        """The fsspec filesystem that reaches it."""
+        return self._filesystem()[0]
+
     def _filesystem(self) -> tuple[Any, str]:
+        import fsspec
+
         filesystem, root = fsspec.core.url_to_fs(self.uri)
         return filesystem, str(root)
 
@@ -117,10 +127,30 @@ class Store:
 
         `filters` as in `pyarrow.parquet.read_table`: only rows that pass are read.
         """
+        import pyarrow.parquet as pq
+
         filesystem, root = self._filesystem()
         return pq.read_table(
             f"{root}/{relative}", columns=columns, filters=filters, filesystem=filesystem
         )
+
+    def read_table_groups(self, relative: str) -> Iterator[pa.Table]:
+        """The same, a group of rows at a time, in order."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        filesystem, root = self._filesystem()
+        path = f"{root}/{relative}"
+        parts = [path]
+        if filesystem.isdir(path):
+            parts = sorted(p for p in filesystem.ls(path, detail=False) if p.endswith(".parquet"))
+        for part in parts:
+            with filesystem.open(part, "rb") as file:
+                groups = pq.ParquetFile(file)
+                for number in range(groups.num_row_groups):
+                    yield groups.read_row_group(number)
+                if not groups.num_row_groups:
+                    yield pa.Table.from_batches([], schema=groups.schema_arrow)
 
     def list_files(self, relative: str = "") -> list[str]:
         """Relative paths of all published files below `relative`, sorted; [] where none is."""
@@ -162,8 +192,23 @@ class Store:
         self.write_bytes(relative, text.encode() + b"\n")
 
     def write_table(self, relative: str, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
         with self.publishing(relative) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+
+    def write_table_groups(self, relative: str, groups: Iterable[pa.Table]) -> None:
+        """A table from its groups of rows, one of them in memory at a time; at least one."""
+        import pyarrow.parquet as pq
+
+        remaining = iter(groups)
+        first = next(remaining)
+        with (
+            self.publishing(relative) as temporary,
+            pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer,
+        ):
+            for group in itertools.chain([first], remaining):
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
 
     @contextmanager
     def publishing(self, relative: str) -> Iterator[Path]:
@@ -202,8 +247,12 @@ class Store:
                 target.unlink(missing_ok=True)
             return
         filesystem, root = self._filesystem()
-        if filesystem.exists(f"{root}/{relative}"):
-            filesystem.rm(f"{root}/{relative}", recursive=True)
+        path = f"{root}/{relative}"
+        if any(c in path for c in "*?["):  # fsspec's rm would take it for a pattern
+            for name in filesystem.find(path):
+                filesystem.rm_file(name)
+        elif filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
 
     def remove_temporaries(self) -> None:
         """Clears what an interrupted writer left; only call while no other writer is at work."""

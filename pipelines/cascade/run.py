@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import fsspec
 
+from pipelines.cascade.lineage_page import write_lineage_page
 from pipelines.cascade.plan import CascadeConfig, Node
 from pipelines.cascade.prompt import prompt_from_dataset
 from pipelines.config import RequestError
@@ -61,6 +62,7 @@ def run_cascade(
         "refine": newest_checkpoint(where["refine"]),
         "video": where["video"],
         "report": f"{where['dataset']}/report.html",
+        "lineage": write_lineage_page(config, where["video"]),
         "seconds": round(time.monotonic() - started_s, 1),
     }
 

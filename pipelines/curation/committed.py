@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,8 @@ from pipelines.curation.clip_score import Scores, with_scores
 from pipelines.curation.commit_log import WORK_FOLDER, AttemptCap, CommitLog
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.shards import extension_of
-from pipelines.curation.verdicts import judge_measured, judge_scored
+from pipelines.curation.verdicts import TAKEN_DOWN, judge_measured, judge_scored
+from pipelines.lineage.tombstones import Tombstones
 from pipelines.records import CLIP_SCHEMA, Clip, Source, from_row, from_table, to_row, to_table
 from pipelines.storage import Store
 
@@ -85,6 +86,8 @@ class Work:
     keys: Mapping[str, str]
     captioner_name: str
     run_id: str
+    #: What must not come back of this footage; decides verdicts, never what was watched.
+    tombstones: Tombstones = field(default_factory=Tombstones)
 
     @cached_property
     def store(self) -> Store:
@@ -242,14 +245,21 @@ def finished_clips(work: Work, source: Source) -> list[Clip]:
 
 def passed_clips(work: Work, source: Source) -> list[Clip]:
     """The clips that are worth a model's time: whatever was measured of them passes."""
-    judged = (judge_measured(c, work.config) for c in measured_clips(work, source))
+    judged = (_judged_measured(work, c) for c in measured_clips(work, source))
     return [c for c in judged if c.verdict == "kept"]
+
+
+def _judged_measured(work: Work, clip: Clip) -> Clip:
+    """What was taken down leaves first of all, whatever it is worth."""
+    if work.tombstones.covers(clip.clip_id, clip.source_id, clip.start_frame, clip.end_frame):
+        return clip.dropped(*TAKEN_DOWN)
+    return judge_measured(clip, work.config)
 
 
 def _judged(
     work: Work, clip: Clip, captions: Mapping[str, str], scores: Mapping[tuple[str, str], Row]
 ) -> Clip:
-    clip = judge_measured(clip, work.config)
+    clip = _judged_measured(work, clip)
     if clip.verdict == "dropped" or clip.clip_id not in captions:
         return clip
     raw = captions[clip.clip_id]

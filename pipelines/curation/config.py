@@ -23,7 +23,10 @@ from pipelines.curation.watch import WatchConfig
 
 #: What decides where and how the work runs, never what comes out of it.
 NOT_PART_OF_RESULT = frozenset(
-    {"footage", "dataset", "work", "parent", "resources", "cluster", "tracking"}
+    {
+        *("footage", "dataset", "work", "parent", "rights", "tombstones"),
+        *("resources", "cluster", "tracking"),
+    }
 )
 
 
@@ -40,6 +43,17 @@ class CurateConfig:
     )
     parent: str = setting(
         "", "complete dataset that this is the next version of; its digest is written down"
+    )
+    rights: str = setting(
+        "",
+        "CSV with columns file (or source_id), license, consent, note; believed before files "
+        "beside the footage, but a no anywhere stands; a wrong column ends the job, a line that "
+        "names no file is a warning",
+    )
+    tombstones: tuple[str, ...] = setting(
+        (),
+        "datasets, or tombstones.parquet files, of what was taken down; those of the parent, of "
+        "datasets beside this one and of tracked takedowns are honoured unasked",
     )
     watch: WatchConfig = field(default_factory=WatchConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +36,8 @@ from pipelines.curation.publish import (
 )
 from pipelines.curation.report import render_report
 from pipelines.curation.report_facts import ReportFacts
-from pipelines.curation.verdicts import STAGES, drawn_limits
+from pipelines.curation.taken_down import TakenDown, check_nothing_new, remember
+from pipelines.curation.verdicts import drawn_limits, is_taken_down, stages_of
 from pipelines.curation.worker_errors import plain_errors
 from pipelines.curation.workers import Workers
 from pipelines.curation.writer_lock import writer_lock
@@ -59,12 +61,16 @@ def curate(prepared: Prepared) -> Curated:
         store.remove_temporaries()
         work = work_of(config, store)
         remove_stale_temporaries(work.shared)
+        remember(work.shared, prepared.taken_down)
         run = GraphRun(work, workers)
-        footage = ingest(run, prepared.files)
+        footage = ingest(run, prepared)
+        taken_down = prepared.taken_down.of_footage(f.source.source_id for f in footage)
+        run.work = replace(work, tombstones=taken_down.in_force)
         sources = watch_and_describe(run, footage)
         clips = select_and_cut(run, footage)
         clips, shards = write_shards(run, clips)
-        manifest = publish(run, sources, clips, shards, prepared.parent_digest)
+        check_nothing_new(config, store, taken_down, {s.source_id for s in sources})
+        manifest = publish(run, sources, clips, shards, prepared.parent_digest, taken_down)
     seconds = time.monotonic() - started_s
     curated = Curated(store.uri, manifest, seconds, dict(run.done))
     say_result(curated, clips)
@@ -77,12 +83,13 @@ def publish(
     clips: Sequence[Clip],
     shards: Sequence[Shard],
     parent_digest: str | None,
+    taken_down: TakenDown,
 ) -> dict[str, Any]:
     """Writes the tables and the report, then `dataset.json`, which it returns."""
     config = run.work.config
     ordered = sorted(sources, key=lambda s: (s.source_id, s.uris))
     cuts = cuts_of_kept(run, clips)
-    manifest = dataset_manifest(config, ordered, clips, shards, parent_digest, cuts)
+    manifest = dataset_manifest(config, ordered, clips, shards, parent_digest, cuts, taken_down)
     frames = lru_cache(maxsize=8)(lambda source_id: samples_of(run.work, source_id))
     report = render_report(
         ReportFacts(
@@ -94,14 +101,16 @@ def publish(
             num_shards=len(shards),
             shard_bytes=sum(s.bytes for s in shards),
             cut_counts=cut_counts(cuts),
-            stages=STAGES,
+            stages=stages_of(clips),
             limits=drawn_limits(config),
             stage_times=run.times,
             slowest=run.slowest,
-            frames_of=lambda clip: frames(clip.source_id).get(clip.clip_id, []),
+            frames_of=lambda clip: (
+                [] if is_taken_down(clip) else frames(clip.source_id).get(clip.clip_id, [])
+            ),
             media_of=lambda clip: run.work.scratch.read_bytes(run.work.cut_path(clip)),
         )
     )
-    publish_dataset(run.work.store, config, ordered, clips, shards, manifest, report)
+    publish_dataset(run.work.store, config, ordered, clips, shards, manifest, report, taken_down)
     remove_scratch(run.work.store, run.work.shared)
     return manifest

@@ -16,7 +16,7 @@ its square.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,15 +61,19 @@ def rank(clip: Clip) -> tuple[float, float, float, str]:
     )
 
 
-def drop_duplicates(clips: Sequence[Clip], config: DuplicatesConfig) -> list[Clip]:
+def drop_duplicates(
+    clips: Sequence[Clip], config: DuplicatesConfig, still_there: Collection[str] = ()
+) -> list[Clip]:
     """The same clips in the same order, copies dropped with reason `duplicate`.
 
-    Only clips not dropped before take part. The outcome depends on the set of clips, not on
+    Only clips not dropped before take part, and those `still_there` (ids): clips that were taken
+    down, of which a copy must not take the place. The outcome depends on the set of clips, not on
     their order.
     """
     if not config.enabled:
         return list(clips)
-    candidates = sorted((c for c in clips if c.verdict == "kept" and c.phash), key=rank)
+    takes_part = (c for c in clips if c.verdict == "kept" or c.clip_id in still_there)
+    candidates = sorted((c for c in takes_part if c.phash), key=rank)
     original = dict(find_copies(candidates, config))
     return [
         replace(c.dropped("duplicates", "duplicate"), duplicate_of=original[c.clip_id])

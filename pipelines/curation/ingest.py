@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines.config import RequestError
+from pipelines.curation.limits import LimitsConfig
+from pipelines.curation.rights.manifests import rights_inside
+from pipelines.curation.rights.policy import merged, strictest
+from pipelines.curation.rights.sidecars import rights_beside
+from pipelines.curation.rights.stated import Rights
 from pipelines.records import Source, source_id_of
+from pipelines.sandbox import SandboxConfig
 from pipelines.storage import COPY_CHUNK_BYTES, absolute_uri, is_local
 
 #: Text and data that accompany footage, by suffix: they get a row, and never a decoder.
@@ -27,7 +31,8 @@ SIDECAR_SUFFIXES = frozenset(
         *("srt", "vtt", "ass", "ssa", "sub", "nfo", "sha256", "md5", "log"),
     )
 )
-MAX_SIDECAR_BYTES = 1 << 20
+#: A file of which nothing is asked but what is stated of it.
+ANY_RIGHTS = LimitsConfig()
 
 
 @dataclass(frozen=True)
@@ -86,15 +91,17 @@ def list_footage(uri: str) -> list[Found]:
     return found
 
 
-def identify(found: Found) -> Source:
+def identify(
+    found: Found, policy: LimitsConfig = ANY_RIGHTS, sandbox: SandboxConfig | None = None
+) -> Source:
     """The row of one entry before anything is decoded: its identity, size, licence and consent."""
-    license_text, consent = _rights(found.path)
+    rights = stated_of(found, policy, sandbox or SandboxConfig())
     nameless = Source(
         source_id=source_id_of(hashlib.sha256(f"no-bytes:{found.uri}".encode()).hexdigest()),
         uris=[found.uri],
         size_bytes=found.size_bytes,
-        license=license_text,
-        consent=consent,
+        license=rights.license,
+        consent=rights.consent,
         status="failed",
     )
     if found.problem and found.problem != "sidecar":
@@ -115,15 +122,25 @@ def identify(found: Found) -> Source:
     )
 
 
-def collapse(identified: Iterable[tuple[Found, Source]]) -> list[Footage]:
+def stated_of(found: Found, policy: LimitsConfig, sandbox: SandboxConfig) -> Rights:
+    """What is stated beside the file and inside it. Never raises for what they hold."""
+    inside = []
+    if found.problem is None:
+        inside.append(rights_inside(found.path, found.size_bytes, sandbox))
+    return merged([*rights_beside(found.path), *inside], policy)
+
+
+def collapse(
+    identified: Iterable[tuple[Found, Source]], policy: LimitsConfig = ANY_RIGHTS
+) -> list[Footage]:
     """One per content, with all its names, sorted by first name.
 
-    Contents that differ in licence or consent between their names keep the first stated.
+    Of contents that differ in licence or consent between their names the strictest counts.
     """
     by_id: dict[str, list[tuple[Found, Source]]] = {}
     for found, source in sorted(identified, key=lambda pair: pair[0].uri):
         by_id.setdefault(source.source_id, []).append((found, source))
-    return [_collapsed(group) for group in by_id.values()]
+    return [_collapsed(group, policy) for group in by_id.values()]
 
 
 def ingest(uri: str) -> list[Footage]:
@@ -210,37 +227,15 @@ def _read_once(found: Found) -> tuple[str, int, bool]:
     return digest.hexdigest(), size_bytes, is_same and size_bytes == found.size_bytes
 
 
-def _rights(path: str) -> tuple[str | None, str | None]:
-    """`license` and `consent` from `<stem>.json` beside the file, where there is one."""
-    sidecar = Path(path).with_suffix(".json") if Path(path).suffix else None
-    if sidecar is None or str(sidecar) == path:
-        return None, None
-    try:
-        status = os.lstat(sidecar)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SIDECAR_BYTES:
-            return None, None
-        told = json.loads(sidecar.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None, None
-    if not isinstance(told, dict):
-        return None, None
-    return _text(told.get("license")), _text(told.get("consent"))
-
-
-def _text(value: object) -> str | None:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) and value else None
-
-
-def _collapsed(group: list[tuple[Found, Source]]) -> Footage:
+def _collapsed(group: list[tuple[Found, Source]], policy: LimitsConfig) -> Footage:
     first_found, first = group[0]
     sources = [source for _, source in group]
     usable = next((pair for pair in group if pair[1].status == "ok"), (first_found, first))
+    rights = strictest((Rights(s.license, s.consent) for s in sources), policy)
     source = dataclasses.replace(
         usable[1],
         uris=sorted(uri for s in sources for uri in s.uris),
-        license=next((s.license for s in sources if s.license), None),
-        consent=next((s.consent for s in sources if s.consent), None),
+        license=rights.license,
+        consent=rights.consent,
     )
     return Footage(source, usable[0].path, tuple(found for found, _ in group))

@@ -26,6 +26,7 @@ from pipelines.curation.shards import (
 )
 from pipelines.curation.tasks import cut_source, write_planned_shard
 from pipelines.curation.tiers import assign_tiers
+from pipelines.curation.verdicts import is_taken_down, shadows_of
 from pipelines.progress import Progress
 from pipelines.records import Clip, Shard, Source, from_row, to_row
 
@@ -40,22 +41,28 @@ def select_and_cut(run: GraphRun, footage: Sequence[Footage]) -> list[Clip]:
     paths = {f.source.source_id: paths_of_footage(f) for f in readable(footage)}
     with run.timed("judge", "verdicts, duplicates, tiers"):
         judged = _judged(run, [f.source for f in readable(footage)])
+        shadows = shadows_of(judged, config)
     with run.timed("cut", "frame-exact, kept clips only") as note:
         while True:
             cuts = {c: row for s in paths for c, row in cuts_of(run.work, s).items()}
             clips = [_dropped_if_uncut(c, cuts) for c in judged]
-            clips = assign_tiers(drop_duplicates(clips, config.duplicates), config.tiers)
+            clips = assign_tiers(drop_duplicates(clips, config.duplicates, shadows), config.tiers)
             missing = [c for c in clips if c.verdict == "kept" and c.clip_id not in cuts]
             if not missing:
                 break
             _cut(run, missing, paths)
         note(f"{run.done['cut']} clips cut, {run.done['taken']} taken from earlier datasets")
-    return [
-        dataclasses.replace(c, content_sha256=cuts[c.clip_id]["sha256"])
-        if c.verdict == "kept"
-        else c
-        for c in clips
-    ]
+    return [_as_published(c, cuts) for c in clips]
+
+
+def _as_published(clip: Clip, cuts: dict[str, Row]) -> Clip:
+    """What is kept, with the hash of its cut; what was taken down, without what its pictures gave
+    (the hash has done its work: copies are found)."""
+    if clip.verdict == "kept":
+        return dataclasses.replace(clip, content_sha256=cuts[clip.clip_id]["sha256"])
+    if is_taken_down(clip):
+        return dataclasses.replace(clip, phash=None, duplicate_of=None)
+    return clip
 
 
 def _judged(run: GraphRun, sources: Sequence[Source]) -> list[Clip]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.config import setting
+from pipelines.curation.rights.policy import refuses
+from pipelines.curation.rights.stated import Rights
 from pipelines.records import Clip
 
 
@@ -16,8 +18,17 @@ class LimitsConfig:
     max_duration_s: float = setting(120.0, "longer shots rarely show one thing", unit="s", low=0)
     min_width_px: int = setting(256, "inside the borders", unit="px", low=1)
     min_height_px: int = setting(256, "inside the borders", unit="px", low=1)
-    licenses: tuple[str, ...] = setting((), "accepted licences; empty: any, or none stated")
-    require_consent: bool = setting(False, "drop footage without a stated consent")
+    licenses: tuple[str, ...] = setting(
+        (),
+        "accepted licences, such as CC0-1.0,CC-BY-*; 'not stated': of files without; empty: any",
+    )
+    refused_licenses: tuple[str, ...] = setting(
+        (), "licences refused even if accepted above, such as *-NC-*,not stated"
+    )
+    require_consent: bool = setting(False, "refuse footage without a stated consent")
+    honour_refusals: bool = setting(
+        True, "refuse footage of which somebody says no: table, file beside, or C2PA manifest"
+    )
 
     def __post_init__(self) -> None:
         if self.min_duration_s > self.max_duration_s:
@@ -30,9 +41,7 @@ def judge(clip: Clip, config: LimitsConfig) -> Clip:
     A still has no duration. The sides are compared as long and short, so that an upright clip is
     held to the same size as a lying one.
     """
-    if config.licenses and (clip.license or "").lower() not in {x.lower() for x in config.licenses}:
-        return clip.dropped("limits", "licence_refused")
-    if config.require_consent and (clip.consent or "no").lower() in ("no", "false", "refused"):
+    if refuses(Rights(clip.license, clip.consent), config):
         return clip.dropped("limits", "licence_refused")
     if clip.kind == "video":
         if clip.duration_s < config.min_duration_s - 1e-6:

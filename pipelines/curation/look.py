@@ -20,6 +20,9 @@ from pipelines.curation.graph_run import (
 )
 from pipelines.curation.ingest import Footage, Found, collapse
 from pipelines.curation.pending import described
+from pipelines.curation.prepared import Prepared
+from pipelines.curation.rights.footage import admitted, rights_line, under_table
+from pipelines.curation.rights.table import unmatched_in_words
 from pipelines.curation.tasks import (
     CaptionClips,
     ScoreClips,
@@ -28,6 +31,7 @@ from pipelines.curation.tasks import (
     watch_source_once,
 )
 from pipelines.curation.workers import dataset_of, pool
+from pipelines.job import say
 from pipelines.progress import Progress
 from pipelines.records import Source, from_row, to_row
 
@@ -36,19 +40,27 @@ from pipelines.records import Source, from_row, to_row
 FILES_PER_WORKER = 256
 
 
-def ingest(run: GraphRun, files: Sequence[Found]) -> list[Footage]:
-    """Every file gets its row; files of the same bytes become one source."""
+def ingest(run: GraphRun, prepared: Prepared) -> list[Footage]:
+    """Every file gets its row; files of the same bytes become one source. What is refused for its
+    rights, or was taken down whole, fails here, before anything of it is watched."""
+    files, config = prepared.files, run.work.config
     rows = [
         {"number": i, "found": {**dataclasses.asdict(f), "path": os.fsencode(f.path)}}
         for i, f in enumerate(files)
     ]
     pairs: list[tuple[Found, Source]] = []
     with run.timed("ingest", f"{len(files)} files"), _progress(files, "reading") as bar:
-        for row in run.workers.each(identify_file, rows, light=True):
+        for row in run.workers.each(identify_file, rows, light=True, config=config):
             source = from_row(Source, json.loads(row["source"]))
             pairs.append((files[row["number"]], source))
             bar.advance()
-    return collapse(pairs)
+    pairs = under_table(pairs, prepared.rights, config.limits)
+    unmatched = prepared.rights.unmatched((f.uri, s.source_id) for f, s in pairs)
+    footage = admitted(collapse(pairs, config.limits), config.limits, prepared.taken_down.in_force)
+    for line in (unmatched_in_words(prepared.rights, unmatched), rights_line(footage)):
+        if line:
+            say(line)
+    return footage
 
 
 def watch_and_describe(run: GraphRun, footage: Sequence[Footage]) -> list[Source]:

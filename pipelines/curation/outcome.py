@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.curation.publish import REPORT_FILE
 from pipelines.curation.report_facts import reasons_of
+from pipelines.curation.rights.counts import COUNTED_BY_STRANGERS_WORDS
 from pipelines.job import say
 from pipelines.records import Clip
 from pipelines.storage import Store
@@ -41,10 +42,15 @@ class Curated:
         return Store(self.dataset).as_local_file(REPORT_FILE)
 
     def metrics(self) -> dict[str, float]:
-        """Counts by name: sources, clips, kept, dropped, reasons/..., done/..., seconds."""
+        """Counts by name: sources, clips, kept, dropped, reasons/..., done/..., seconds.
+
+        Licences and consents are text that strangers wrote, and no names for metrics.
+        """
         found = {"seconds": self.seconds}
         found |= {f"done/{name}": float(n) for name, n in self.done.items()}
         for name, value in self.counts.items():
+            if name in COUNTED_BY_STRANGERS_WORDS:
+                continue
             if isinstance(value, dict):
                 found |= {f"{name}/{key}": float(n) for key, n in value.items()}
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from pipelines.curation.config import CurateConfig
 from pipelines.curation.ingest import Found, list_footage
 from pipelines.curation.nsfw import check_nsfw
 from pipelines.curation.publish import refuse_complete
+from pipelines.curation.rights.table import RightsTable, read_table
 from pipelines.curation.stage_code import ROOT, code_of
+from pipelines.curation.taken_down import TakenDown, taken_down_before
 from pipelines.job import say
 from pipelines.lineage.manifest import read_dataset
 from pipelines.storage import Store, absolute_uri, is_local, sha256_of_file
@@ -41,6 +43,8 @@ class Prepared:
     store: Store
     files: list[Found]
     parent_digest: str | None = None
+    rights: RightsTable = field(default_factory=RightsTable)
+    taken_down: TakenDown = field(default_factory=TakenDown)
 
 
 def prepare(config: CurateConfig) -> Prepared:
@@ -50,10 +54,14 @@ def prepare(config: CurateConfig) -> Prepared:
     if config.work:
         Store.open(config.work)
     parent_digest = read_dataset(config.parent).digest if config.parent else None
+    rights = read_table(config.rights) if config.rights else RightsTable()
     files = list_footage(config.footage)
     _refuse_inside_footage(config, store)
     check_models(config)
-    return Prepared(config, store, files, parent_digest)
+    taken_down = taken_down_before(config, store)
+    for warning in taken_down.warnings:
+        say(warning)
+    return Prepared(config, store, files, parent_digest, rights, taken_down)
 
 
 def check_models(config: CurateConfig) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pipelines.config import RequestError, config_hash
 from pipelines.curation.commit_log import WORK_FOLDER
 from pipelines.curation.config import CurateConfig, result_settings
 from pipelines.curation.cuts import cut_counts
+from pipelines.curation.decisions import decisions_of
 from pipelines.curation.shards import remove_strangers
+from pipelines.curation.taken_down import REMEMBERED_FOLDER, TakenDown
 from pipelines.lineage.fingerprint import fingerprint
 from pipelines.lineage.manifest import (
     CLIPS_TABLE,
@@ -24,13 +27,14 @@ from pipelines.lineage.manifest import (
     count_clips,
     digest_of_clips,
 )
+from pipelines.lineage.tombstones import TOMBSTONES_TABLE
 from pipelines.records import SCHEMA_VERSION, Clip, Shard, Source, to_table
 from pipelines.storage import Store, absolute_uri
 
 REPORT_FILE, ORIGIN_FILE = "report.html", "origin.json"
 
 #: What other datasets may use; the rest of `_work` is of no use once the dataset is complete.
-SHARED = frozenset({"watch", "failures", "captions", "scores", "places"})
+SHARED = frozenset({"watch", "failures", "captions", "scores", "places", REMEMBERED_FOLDER})
 
 
 def refuse_complete(store: Store) -> None:
@@ -49,9 +53,11 @@ def dataset_manifest(
     shards: Sequence[Shard],
     parent_digest: str | None = None,
     cuts: Iterable[Mapping[str, Any]] = (),
+    taken_down: TakenDown | None = None,
 ) -> dict[str, Any]:
     """What `dataset.json` says. Equal work says the same, whatever of it was done before; only
     a parent that was asked for is written down. `cuts` are the committed rows of the kept."""
+    tombstones = {"tombstones": taken_down.counts()} if taken_down and taken_down.rows else {}
     settings = result_settings(config)
     table = to_table(Clip, clips)
     failed = Counter(s.reason for s in sources if s.status != "ok")
@@ -71,6 +77,8 @@ def dataset_manifest(
             "shard_bytes": sum(s.bytes for s in shards),
             **cut_counts(cuts),
         },
+        "decisions": [asdict(decision) for decision in decisions_of(config)],
+        **tombstones,
     }
 
 
@@ -82,12 +90,16 @@ def publish_dataset(
     shards: Sequence[Shard],
     manifest: dict[str, Any],
     report: str,
+    taken_down: TakenDown,
 ) -> None:
     """Writes all tables and the report, then `dataset.json`; before it no reader sees a dataset."""
     remove_strangers(store, shards)
     store.write_table(SOURCES_TABLE, to_table(Source, sources))
     store.write_table(CLIPS_TABLE, to_table(Clip, clips))
     store.write_table(SHARDS_TABLE, to_table(Shard, shards))
+    store.remove(TOMBSTONES_TABLE)  # an interrupted run's
+    if taken_down.rows:
+        store.write_table(TOMBSTONES_TABLE, taken_down.table())
     store.write_bytes(REPORT_FILE, report.encode())
     origin = {"footage": absolute_uri(config.footage), "dataset": store.uri}
     store.write_json(ORIGIN_FILE, origin)

@@ -31,6 +31,8 @@ from pipelines.curation.report_pictures import (
     players_of,
     timelines,
 )
+from pipelines.curation.rights.counts import license_rows
+from pipelines.curation.rights.stated import NOT_STATED
 from pipelines.records import REASONS, Clip, Source
 
 PAGE_FOLDER = Path(__file__).parent / "report_page"
@@ -90,6 +92,7 @@ def page_of(facts: ReportFacts) -> dict[str, Any]:
         "histograms": _histograms(facts),
         "kept_sheet": kept_sheet(facts, kept, names),
         "dropped_sheets": dropped_sheets(facts, names),
+        "licenses": _licenses(facts),
         "failed_files": _failed_files(facts.sources),
         "stage_times": [_timed(row) for row in facts.stage_times],
         "slowest": [_timed(row) for row in facts.slowest[:SLOWEST_SHOWN]],
@@ -181,6 +184,14 @@ def _histograms(facts: ReportFacts) -> list[Histogram]:
         if chart is not None:
             charts.append(chart)
     return charts
+
+
+def _licenses(facts: ReportFacts) -> list[dict[str, Any]]:
+    """Empty where nobody stated a licence and none was refused: there is nothing to tell apart."""
+    rows = license_rows(facts.sources, facts.clips)
+    if all(row.license == NOT_STATED and not row.refused for row in rows):
+        return []
+    return [{**vars(row), "kept": duration_in_words(row.kept_s)} for row in rows]
 
 
 def _failed_files(sources: Sequence[Source]) -> list[dict[str, Any]]:

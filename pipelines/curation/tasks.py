@@ -31,6 +31,7 @@ from pipelines.curation.committed import (
     watched,
     watched_table,
 )
+from pipelines.curation.config import CurateConfig
 from pipelines.curation.film_parts import joined_film, seconds_in_parts
 from pipelines.curation.ingest import Found, identify
 from pipelines.curation.pending import uncaptioned, unscored
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
     from pipelines.curation.watch import Watched
 
 
-def identify_file(row: Row) -> Row:
-    """One footage file as a source, by the hash of its bytes."""
+def identify_file(row: Row, config: CurateConfig) -> Row:
+    """One footage file as a source, by the hash of its bytes, with what is stated of it."""
     found = Found(**{**row["found"], "path": os.fsdecode(row["found"]["path"])})
-    return {"number": row["number"], "source": json.dumps(to_row(identify(found)))}
+    source = identify(found, config.limits, config.watch.sandbox)
+    return {"number": row["number"], "source": json.dumps(to_row(source))}
 
 
 def watch_source_once(row: Row, work: Work) -> Row:

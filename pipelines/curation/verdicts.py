@@ -6,7 +6,8 @@ threshold needs no second look at the footage, and a rerun cannot decide otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.curation import (
@@ -20,6 +21,9 @@ from pipelines.curation import (
 )
 from pipelines.curation.config import CurateConfig
 from pipelines.records import Clip
+
+#: (stage, reason) of what was taken down before and must not come back.
+TAKEN_DOWN = ("takedown", "taken_down")
 
 #: (section of the config, judge, title in the report) of what needs no model.
 JUDGES: tuple[tuple[str, Callable[[Clip, Any], Clip], str], ...] = (
@@ -46,6 +50,24 @@ def judge_measured(clip: Clip, config: CurateConfig) -> Clip:
     for section, judge, _ in JUDGES:
         clip = judge(clip, getattr(config, section))
     return clip
+
+
+def shadows_of(clips: Iterable[Clip], config: CurateConfig) -> set[str]:
+    """Ids of clips that were taken down but would pass the judges of what is measured: a worse
+    copy of such a clip stays dropped, or the same picture would come back under another name."""
+    gone = filter(is_taken_down, clips)
+    fresh = (replace(c, verdict="kept", reason_stage=None, reason=None) for c in gone)
+    return {c.clip_id for c in fresh if judge_measured(c, config).verdict == "kept"}
+
+
+def stages_of(clips: Iterable[Clip]) -> tuple[tuple[str, str], ...]:
+    """STAGES, after the takedown where something was taken down."""
+    gone = any(map(is_taken_down, clips))
+    return ((TAKEN_DOWN[0], "Not taken down"), *STAGES) if gone else STAGES
+
+
+def is_taken_down(clip: Clip) -> bool:
+    return (clip.reason_stage, clip.reason) == TAKEN_DOWN
 
 
 def judge_scored(clip: Clip, config: CurateConfig) -> Clip:

@@ -9,8 +9,8 @@ models saw it has no caption and no score, and is `unknown` if it now passes so 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,21 @@ from pipelines.config import RequestError, from_plain, leaf_fields, parse_reques
 from pipelines.curation import captions
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.duplicates import drop_duplicates
+from pipelines.curation.taken_down import taken_down_before
 from pipelines.curation.tiers import assign_tiers
-from pipelines.curation.verdicts import JUDGES, drawn_limits, judge_measured, judge_scored
+from pipelines.curation.verdicts import (
+    JUDGES,
+    TAKEN_DOWN,
+    drawn_limits,
+    is_taken_down,
+    judge_measured,
+    judge_scored,
+)
 from pipelines.lineage.manifest import Dataset, read_dataset
+from pipelines.lineage.tombstones import Tombstones, tombstones_of
 from pipelines.records import Clip, from_table
 
 UNKNOWN = "unknown"
-TAKEN_DOWN = ("takedown", "taken_down")
 
 #: Settings that decide by stored scores alone: a whole section (ends in "."), or one field.
 SIMULATED = (
@@ -37,6 +45,13 @@ SIMULATED = (
     *(f"captions.{name}" for name in ("min_words", "max_repeats", "scripts", "languages")),
     "duplicates.",
     "tiers.",
+    "tombstones",
+)
+
+
+RIGHTS_SETTINGS = frozenset(
+    f"limits.{name}"
+    for name in ("licenses", "refused_licenses", "require_consent", "honour_refusals")
 )
 
 
@@ -47,6 +62,10 @@ class WhatIf:
     dataset: Dataset
     recorded: CurateConfig
     wanted: CurateConfig
+    #: What the dataset left out, and what a curation of the same footage would leave out today.
+    own: Tombstones = field(default_factory=Tombstones)
+    tombstones: Tombstones = field(default_factory=Tombstones)
+    warnings: tuple[str, ...] = ()
 
     @property
     def changed(self) -> dict[str, tuple[Any, Any]]:
@@ -88,7 +107,11 @@ def read_question(argv: Sequence[str]) -> WhatIf:
         description="",
         default_preset="recorded",
     )
-    question = WhatIf(dataset, recorded, replace(request.config, footage=recorded.footage))
+    wanted = replace(request.config, footage=recorded.footage)
+    own = [] if dataset.tombstones is None else dataset.tombstones.to_pylist()
+    down = taken_down_before(wanted, dataset.store, takedowns=())
+    in_force = tombstones_of([*own, *down.rows])
+    question = WhatIf(dataset, recorded, wanted, tombstones_of(own), in_force, down.warnings)
     for name in question.changed:
         if not name.startswith(SIMULATED):
             raise RequestError(
@@ -100,7 +123,7 @@ def read_question(argv: Sequence[str]) -> WhatIf:
 
 def answer(question: WhatIf) -> Answer:
     now = read_clips(question.dataset)
-    then = rejudged(now, question.wanted)
+    then = rejudged(now, question.wanted, question.tombstones)
     return Answer(now, then, list(_notes(question, now, then)))
 
 
@@ -115,11 +138,21 @@ def read_clips(dataset: Dataset) -> list[Clip]:
     ]
 
 
-def rejudged(stored: Sequence[Clip], config: CurateConfig) -> list[Clip]:
-    """The clips as they would leave curation, their verdict kept, dropped or `unknown`."""
+def rejudged(
+    stored: Sequence[Clip], config: CurateConfig, tombstones: Tombstones | None = None
+) -> list[Clip]:
+    """The clips as they would leave curation, their verdict kept, dropped or `unknown`.
+
+    What was taken down stays down, whatever it is worth; a worse copy of it stays dropped.
+    """
+    down = {c.clip_id for c in stored if _is_down(c, tombstones or Tombstones())}
     judged = [_judged(clip, config) for clip in stored]
-    judged = assign_tiers(drop_duplicates(judged, config.duplicates), config.tiers)
-    return [_still_down(clip, was) for clip, was in zip(judged, stored, strict=True)]
+    shadows = {c.clip_id for c in judged if c.clip_id in down and c.verdict != "dropped"}
+    judged = [
+        _taken_down(clip) if clip.clip_id in down else _copy_of(down, clip, was)
+        for clip, was in zip(judged, stored, strict=True)
+    ]
+    return assign_tiers(drop_duplicates(judged, config.duplicates, shadows), config.tiers)
 
 
 def differs(a: Clip, b: Clip) -> bool:
@@ -148,12 +181,22 @@ def _judged(stored: Clip, config: CurateConfig) -> Clip:
     return clip
 
 
-def _still_down(clip: Clip, stored: Clip) -> Clip:
-    """What was taken down stays down, whatever it is worth; the rest was judged beside it."""
-    if (stored.reason_stage, stored.reason) != TAKEN_DOWN:
+def _is_down(clip: Clip, tombstones: Tombstones) -> bool:
+    if is_taken_down(clip):
+        return True
+    return tombstones.covers(clip.clip_id, clip.source_id, clip.start_frame, clip.end_frame)
+
+
+def _taken_down(clip: Clip) -> Clip:
+    fresh = replace(clip, verdict="kept", reason_stage=None, reason=None)
+    return fresh.dropped(*TAKEN_DOWN)
+
+
+def _copy_of(down: Collection[str], clip: Clip, stored: Clip) -> Clip:
+    """What was found to be a copy of such a clip, whose own hash is gone, is one still."""
+    if stored.duplicate_of not in down or clip.verdict == "dropped":
         return clip
-    fresh = replace(clip, verdict="kept", reason_stage=None, reason=None, tiers=[])
-    return replace(fresh.dropped(*TAKEN_DOWN), duplicate_of=stored.duplicate_of)
+    return replace(clip.dropped("duplicates", "duplicate"), duplicate_of=stored.duplicate_of)
 
 
 def _notes(question: WhatIf, now: Sequence[Clip], then: Sequence[Clip]) -> Iterator[str]:
@@ -163,6 +206,7 @@ def _notes(question: WhatIf, now: Sequence[Clip], then: Sequence[Clip]) -> Itera
             f"{unknown} clips are unknown: not captioned or scored yet, because they were dropped "
             "before; some of them would be kept, and may be better copies of clips counted here"
         )
+    yield from _rights_notes(question, now, then)
     before, after = drawn_limits(question.recorded), drawn_limits(question.wanted)
     columns = [c for c in after if c in Clip.__dataclass_fields__ and before[c] != after[c]]
     if "nsfw.max_score" in question.changed and "nsfw" not in columns:
@@ -176,13 +220,25 @@ def _notes(question: WhatIf, now: Sequence[Clip], then: Sequence[Clip]) -> Itera
     )
     if uncut:
         yield f"{uncut} clips would have to be cut first; a cut that fails would drop its clip"
-    at_rest = rejudged(now, question.recorded)
-    strangers = sum(differs(a, b) for a, b in zip(at_rest, now, strict=True))
+    at_rest = rejudged(now, question.recorded, question.own)
+    strangers = sum(
+        differs(a, b) for a, b in zip(at_rest, now, strict=True) if not _is_down(b, question.own)
+    )
     if strangers:
         yield (
             f"{strangers} clips are judged otherwise by this version of the code even with the "
             "settings that the dataset records"
         )
+
+
+def _rights_notes(question: WhatIf, now: Sequence[Clip], then: Sequence[Clip]) -> Iterator[str]:
+    yield from question.warnings
+    down = sum(is_taken_down(a) and b.verdict == "kept" for a, b in zip(then, now, strict=True))
+    if down:
+        yield f"{down} clips were taken down since: a curation would leave them out"
+    refused = question.dataset.sources["reason"].to_pylist().count("licence_refused")
+    if refused and any(name in question.changed for name in RIGHTS_SETTINGS):
+        yield f"{refused} files were refused for their rights and never watched: they count nowhere"
 
 
 def _leaves(config: CurateConfig) -> dict[str, Any]:

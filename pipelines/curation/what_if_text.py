@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.curation.verdicts import STAGES
+from pipelines.curation.verdicts import stages_of
 from pipelines.curation.what_if import UNKNOWN, Answer, WhatIf
 from pipelines.records import TIERS, Clip
 
@@ -32,7 +32,7 @@ class Step:
 
 def funnel(answer: Answer) -> list[Step]:
     """From all that was found to what is kept, in the order that a clip meets the stages."""
-    titles = dict(STAGES)
+    titles = dict(stages_of((*answer.now, *answer.then)))
     others = {c.reason_stage or "" for c in (*answer.now, *answer.then) if c.verdict == "dropped"}
     stages = [*titles, *sorted(others - set(titles))]
     stages.insert(stages.index("captions"), UNKNOWN)

@@ -14,7 +14,7 @@ from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.measure import MEASURES, summarise
 from pipelines.evaluation.plots import plot_summary
-from pipelines.lineage.tracking import Run, Tracker
+from pipelines.lineage.tracking import Run, Tracker, job_identity
 from pipelines.records import Clip, from_row
 from pipelines.storage import Store
 from pipelines.training.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -89,8 +89,10 @@ def evaluate(prepared: Prepared) -> dict[str, Any]:
     config, started_s = prepared.config, time.monotonic()
     tracker = Tracker.open(config.tracking)
     name = "evaluate " + " + ".join(checkpoint.name for checkpoint in prepared.checkpoints)
-    with tracker.run("evaluate", name, to_plain(config), _tags(prepared)) as run:
-        _log_inputs(prepared, tracker, run)
+    digests = _digests(prepared)
+    identity = job_identity(config.out, config, _dataset_digest(prepared), *digests.values())
+    with tracker.run("evaluate", name, to_plain(config), _tags(prepared), identity=identity) as run:
+        _log_inputs(prepared, run)
         result = _result(prepared)
         rows, summary = result["videos"], result["summary"]
         out = Path(config.out)
@@ -107,6 +109,7 @@ def evaluate(prepared: Prepared) -> dict[str, Any]:
         "videos": len(rows),
         **{n: round(value, 4) for n, value in figures.items()},
         "tracking_uri": tracker.uri,
+        "run_id": run.run_id,
         "seconds": round(time.monotonic() - started_s, 1),
     }
 
@@ -158,12 +161,19 @@ def _dataset_digest(prepared: Prepared) -> str:
 
 def _tags(prepared: Prepared) -> dict[str, str]:
     digests = {f"{stage}.digest": digest for stage, digest in _digests(prepared).items()}
-    return {**digests, "dataset.digest": _dataset_digest(prepared)}
+    last = prepared.checkpoints[-1].header
+    return {
+        **digests,
+        "checkpoint.digest": last.digest,
+        "latents.digest": last.latents["digest"],
+        "dataset.digest": _dataset_digest(prepared),
+        "dataset.uri": prepared.dataset.uri,
+    }
 
 
-def _log_inputs(prepared: Prepared, tracker: Tracker, run: Run) -> None:
+def _log_inputs(prepared: Prepared, run: Run) -> None:
     run.log_input_dataset(
         "dataset", prepared.dataset.uri, _dataset_digest(prepared), context="evaluation"
     )
     for checkpoint in prepared.checkpoints:
-        run.log_input_model(tracker.find_model(checkpoint.header.digest))
+        run.log_input_model(checkpoint.header.digest)

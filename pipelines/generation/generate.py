@@ -21,7 +21,7 @@ from pipelines.generation.video_record import (
     place_of_video,
     write_record,
 )
-from pipelines.lineage.tracking import Run, Tracker
+from pipelines.lineage.tracking import Run, Tracker, job_identity
 from pipelines.progress import Progress
 from pipelines.training.checkpoints.checkpoint import Checkpoint, open_checkpoint
 
@@ -88,17 +88,19 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
     """Makes the video, a JSON of what made it and a contact strip beside it; records the run."""
     config, started_s = request.config, time.monotonic()
     tracker = Tracker.open(config.tracking)
-    models = [tracker.find_model(c.header.digest) for c in request.checkpoints]
-    with tracker.run("generate", f"generate {Path(config.out).name}", _params(request), {}) as run:
-        for model in models:
-            run.log_input_model(model)
+    digests = [c.header.digest for c in request.checkpoints]
+    identity = job_identity(config.out, config, *digests)
+    name = f"generate {Path(config.out).name}"
+    with tracker.run("generate", name, _params(request), {}, identity=identity) as run:
+        for digest in digests:
+            run.log_input_model(digest)
         frames_FHWC = _sample(request)
         seconds = round(time.monotonic() - started_s, 1)
         facts = facts_of(config, request.short_prompt, request.checkpoints)
         record = write_record(
             Path(config.out), request.image_HWC, frames_FHWC, request.plan.fps, facts
         )
-        _record(run, config, record, seconds)
+        _record(run, request, record, seconds)
         height_px, width_px = even_sized(frames_FHWC).shape[1:3]
         return {
             "video": config.out,
@@ -154,9 +156,20 @@ def _params(request: GenerateRequest) -> dict[str, Any]:
     return {**params, "short_prompt": request.short_prompt}
 
 
-def _record(run: Run, config: GenerateConfig, record: dict[str, Any], seconds: float) -> None:
-    out = Path(config.out)
+def _made_from(checkpoint: Checkpoint) -> dict[str, str]:
+    """Tags: the last checkpoint of the cascade, and what it was trained on."""
+    header = checkpoint.header
+    return {
+        "checkpoint.digest": header.digest,
+        "dataset.digest": header.dataset["digest"],
+        "latents.digest": header.latents["digest"],
+    }
+
+
+def _record(run: Run, request: GenerateRequest, record: dict[str, Any], seconds: float) -> None:
+    config, out = request.config, Path(request.config.out)
     tags = {f"{stage}.digest": digest for stage, digest in record["checkpoints"].items()}
+    tags |= _made_from(request.checkpoints[-1])
     run.set_tags({**tags, "video.sha256": record["video"]["sha256"], "video.uri": config.out})
     run.log_metrics({"seconds": seconds}, step=0)
     for path in (out, out.with_suffix(".png"), out.with_suffix(".json")):

@@ -17,10 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from pipelines.config import RequestError
-from pipelines.lineage.tracking import Tracker
+from pipelines.lineage.tables import Tables
 from pipelines.storage import Store, absolute_uri, is_local
 
 logger = logging.getLogger(__name__)
@@ -33,7 +31,7 @@ NAMING_FILES = {
 VIDEO_ENDING = ".mp4"
 SIBLING_DEPTH = 2
 SKIPPED_FOLDERS = {"_work", "_ray", "shards", "packs", "unet", "ema", ".git", ".venv", "logs"}
-URI_TAGS = ("dataset.uri", "latents.uri", "checkpoint.uri", "checkpoints.uri", "video.uri")
+REFERENCES = ("dataset", "latents", "base")  # of latents and checkpoints, {"uri", "digest"} each
 LINEAGE_TABLE = "lineage.parquet"
 INDEX_TABLE = "index.parquet"
 
@@ -49,6 +47,9 @@ class Entry:
 
     @property
     def digest(self) -> str:
+        """What it is, wherever it lies: of a video, the sha256 of its file as it was written."""
+        if self.kind == "video":
+            return str((self.header.get("video") or {}).get("sha256", ""))
         return str(self.header.get("digest", ""))
 
     @property
@@ -59,19 +60,17 @@ class Entry:
     def step(self) -> int:
         return int(self.header.get("step", 0))
 
-    def table(self, name: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-        """Raises RequestError naming the file when it cannot be read."""
-        try:
-            return Store(self.uri).read_table(name, columns, filters)
-        except (OSError, pa.ArrowException) as error:
-            raise RequestError(f"{self.uri}/{name}: {error}".splitlines()[0]) from error
-
 
 @dataclass(frozen=True)
 class Catalog:
     """Entries sorted by kind, folder and step; each place once."""
 
     entries: tuple[Entry, ...]
+
+    @cached_property
+    def tables(self) -> Tables:
+        """SQL over the entries' tables."""
+        return Tables()
 
     @cached_property
     def _same(self) -> dict[tuple[str, str], list[Entry]]:
@@ -97,13 +96,17 @@ class Catalog:
         here = [e for e in same if e.uri == reference.get("uri")]
         return next(iter(here or same), None)
 
+    def parent_of(self, checkpoint: Entry) -> Entry | None:
+        """The checkpoint before it in the same training."""
+        return self.find("checkpoint", checkpoint.header.get("parent"))
+
     def history(self, checkpoint: Entry) -> list[Entry]:
         """The checkpoint and those before it in the same training, newest first.
 
         Each holds what was seen since its parent, so together they hold all of it.
         """
         chain = [checkpoint]
-        while parent := self.find("checkpoint", chain[-1].header.get("parent")):
+        while parent := self.parent_of(chain[-1]):
             if parent in chain:
                 break
             chain.append(parent)
@@ -136,10 +139,10 @@ def base_of(checkpoint: Entry) -> dict[str, Any] | None:
     return checkpoint.header.get("base")
 
 
-def build(
-    under: Sequence[str], tracker: Tracker | None = None, near: Iterable[str] = ()
-) -> Catalog:
-    """Looks below `under` when given; else where the tracker's runs point and around `near`."""
+def build(under: Sequence[str], tracked: Iterable[str] = (), near: Iterable[str] = ()) -> Catalog:
+    """Looks below `under` when given; else at the places that tracked runs point to
+    (`tracked_places`) and around `near`. Raises RequestError when a folder to look in is not
+    there."""
     found: list[Entry] = []
     if under:
         for root in under:
@@ -147,11 +150,30 @@ def build(
                 raise RequestError(f"--under {root}: no such folder")
             found += entries_below(root)
     else:
-        for place in {*_tracked_places(tracker), *_siblings(near)}:
+        for place in {*_still_there(tracked), *_siblings(near)}:
             found += entries_below(place, SIBLING_DEPTH)
     unique = {(entry.kind, entry.uri): entry for entry in found}
+    looked: set[str] = set()
+    while places := _referred_places(unique.values()) - looked:
+        looked |= places
+        for place in places:
+            for entry in entries_below(place, SIBLING_DEPTH):
+                unique.setdefault((entry.kind, entry.uri), entry)
     order = sorted(unique.values(), key=lambda e: (e.kind, e.folder, e.step, e.uri))
     return Catalog(tuple(order))
+
+
+def _referred_places(entries: Iterable[Entry]) -> set[str]:
+    """Where what was found says that it comes from, if that is still there and not found yet: a
+    base checkpoint or a dataset may lie far from what was made with it."""
+    known, referred = set(), set()
+    for entry in entries:
+        known.add(entry.uri)
+        for name in REFERENCES:
+            reference = entry.header.get(name)
+            if isinstance(reference, dict) and isinstance(reference.get("uri"), str):
+                referred.add(reference["uri"])
+    return _still_there(referred - known)
 
 
 def entries_below(root: str, depth: int | None = None) -> Iterator[Entry]:
@@ -171,7 +193,9 @@ def entries_below(root: str, depth: int | None = None) -> Iterator[Entry]:
 def _paths_below(root: str, depth: int | None) -> Iterator[str]:
     if not is_local(root):
         store = Store.open(root)
-        yield from (store.path(name) for name in store.list_files())
+        for name in store.list_files():
+            if all(_is_worth_entering(folder) for folder in name.split("/")[:-1]):
+                yield store.path(name)
         return
     for folder, folders, files in os.walk(root):
         level = len(Path(folder).relative_to(root).parts)
@@ -204,15 +228,17 @@ def _read_video(path: str) -> Entry | None:
     return entry if entry and checkpoints_of(entry) else None
 
 
-def _tracked_places(tracker: Tracker | None) -> set[str]:
-    if tracker is None:
-        return set()
-    places: set[str] = set()
-    for run in tracker.runs():
-        places |= {run.tags[tag] for tag in URI_TAGS if run.tags.get(tag)}
-        places |= {edge.uri for edge in run.inputs if edge.uri}
-    places |= {model.uri for model in tracker.models() if model.uri}
-    return {_folder_of(place) for place in places if Store.open(place).exists("")}
+def _still_there(places: Iterable[str]) -> set[str]:
+    return {_folder_of(place) for place in set(places) if _is_there(place)}
+
+
+def _is_there(place: str) -> bool:
+    """A place that cannot be asked (no such protocol here, no right to look) is passed over."""
+    try:
+        return Store.open(place).exists("")
+    except Exception as error:  # clients of object stores have errors of their own
+        logger.warning("%s: cannot be looked at (%s)", place, " ".join(str(error).split())[:200])
+        return False
 
 
 def _folder_of(place: str) -> str:

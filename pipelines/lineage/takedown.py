@@ -2,19 +2,14 @@
 
 Only shards that hold a removed sample are rewritten, by leaving out that sample's bytes; all
 others are the same bytes (the same file, where a hard link can be made). The rows stay, marked
-`taken_down`, and `tombstones.parquet` keeps the ids for later curations of the same footage.
+`taken_down` and without what was made from the pictures (captions, embedding, hash);
+`tombstones.parquet` keeps the ids and spans for later curations of the same footage.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import shutil
-import tarfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -27,26 +22,37 @@ from pipelines.lineage.manifest import (
     SHARDS_FOLDER,
     SHARDS_TABLE,
     SOURCES_TABLE,
-    TOMBSTONES_TABLE,
     Dataset,
     count_clips,
     digest_of_clips,
-    key_of_member,
 )
-from pipelines.records import CLIP_SCHEMA, Shard, source_id_of, to_table
+from pipelines.lineage.shard_rewriting import copy_without, put_same_bytes
+from pipelines.lineage.tables import Choice, Tables
+from pipelines.lineage.tombstones import TOMBSTONE_SCHEMA, TOMBSTONES_TABLE, counts_of
+from pipelines.records import CLIP_SCHEMA, Shard, to_table
 from pipelines.storage import Store, sha256_of_file
 
 STAGE, REASON = "takedown", "taken_down"
 MARKER_FILE = "_work/takedown.json"
-ID = re.compile(r"[0-9a-f]{32}")
-BLOCK_BYTES = tarfile.BLOCKSIZE
-TOMBSTONE_SCHEMA = pa.schema(
-    [
-        pa.field("source_id", pa.string(), nullable=False),
-        ("clip_id", pa.string()),  # null: the whole source
-        pa.field("from_digest", pa.string(), nullable=False),
-    ]
+REPORT_FILE = "report.html"
+
+# Counts of dataset.json that say how the clips of the parent were made, not what is in it.
+OF_THE_PARENT = frozenset(
+    {"cuts", "leak_checked", "leak_frames", "lost_frames", "cut_again"}
 )
+
+#: What the row of a removed clip says from now on; the other columns stay.
+MARKED: dict[str, Any] = {
+    "verdict": "dropped",
+    "reason_stage": STAGE,
+    "reason": REASON,
+    "tiers": [],
+    "shard": None,
+    "key": None,
+    "content_sha256": None,
+}
+#: Made from the pictures: of no clip of the request may it stay, kept before or not.
+SCRUBBED = ("caption", "short_caption", "embedding", "phash")
 
 
 @dataclass(frozen=True)
@@ -54,22 +60,12 @@ class TakedownConfig:
     """One request to take something out of a dataset."""
 
     dataset: str = required("dataset to take out of; it stays as it is")
-    list: str = required("text file: a source id, clip id or file a line; # starts a comment line")
+    list: str = required(
+        "text file, a line each: a source id, clip id or file; or `license: GLOB`, "
+        "`consent: GLOB` (`not stated`: none given); # starts a comment line"
+    )
     out: str = required("where to write the new version")
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What was asked to go: whole sources, and single clips of other sources."""
-
-    source_ids: frozenset[str]
-    clip_ids: frozenset[str]
-
-    def chosen(self) -> pc.Expression:
-        """A filter for any table with `source_id` and `clip_id`."""
-        sources = pc.is_in(pc.field("source_id"), pa.array(sorted(self.source_ids), pa.string()))
-        return sources | pc.is_in(pc.field("clip_id"), pa.array(sorted(self.clip_ids), pa.string()))
 
 
 @dataclass(frozen=True)
@@ -86,90 +82,88 @@ class Takedown:
     counts: dict[str, Any]
 
 
-# --- what must go ------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Affected:
+    """The clips of a request: the kept ones with their places, and how many rows it names."""
+
+    going: list[dict[str, Any]]
+    named: int
+
+    @property
+    def clip_ids(self) -> list[str]:
+        return sorted(row["clip_id"] for row in self.going)
+
+    @property
+    def keys_of_shard(self) -> dict[str, set[str]]:
+        keys: dict[str, set[str]] = {}
+        for row in self.going:
+            keys.setdefault(row["shard"], set()).add(row["key"])
+        return keys
 
 
-def read_list(path: str) -> list[str]:
-    """Raises RequestError when the file cannot be read or names nothing."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"--list {path}: cannot be read ({error})") from error
-    named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not named:
-        raise RequestError(f"--list {path}: names nothing; give one id or file a line")
-    return named
-
-
-def resolve_targets(dataset: Dataset, named: Iterable[str]) -> Targets:
-    """Raises RequestError on a name that is nothing in this dataset: a request that cannot be
-    met must not look as if it had been."""
-    source_ids = set(dataset.sources["source_id"].to_pylist())
-    clip_ids = set(dataset.clips["clip_id"].to_pylist())
-    by_name = _sources_by_name(dataset)
-    sources: set[str] = set()
-    clips: set[str] = set()
-    for name in named:
-        if ID.fullmatch(name) and name in source_ids:
-            sources.add(name)
-        elif ID.fullmatch(name) and name in clip_ids:
-            clips.add(name)
-        elif Path(name).is_file() and (found := source_id_of(sha256_of_file(name))) in source_ids:
-            sources.add(found)
-        elif name in by_name:
-            sources |= by_name[name]
-        else:
-            raise RequestError(f"--list: {name!r} is no source, clip or file of {dataset.uri}")
-    return Targets(frozenset(sources), frozenset(clips))
-
-
-def _sources_by_name(dataset: Dataset) -> dict[str, set[str]]:
-    """Source ids by the URIs they were read from, and by file name."""
-    by_name: dict[str, set[str]] = {}
-    for row in dataset.sources.select(["source_id", "uris"]).to_pylist():
-        for uri in row["uris"]:
-            for name in {uri, uri.rpartition("/")[2]}:
-                by_name.setdefault(name, set()).add(row["source_id"])
-    return by_name
+def affected_by(dataset: Dataset, choice: Choice) -> Affected:
+    """What a request would take out. Reads the columns it needs of `clips.parquet`."""
+    tables = Tables()
+    scan = tables.scan([(dataset.uri, CLIPS_TABLE)])
+    rows = tables.rows(
+        f"SELECT clip_id, source_id, start_frame, end_frame, verdict, shard, key FROM {scan} "
+        f"WHERE {tables.where(choice)} ORDER BY clip_id"
+    )
+    return Affected([row for row in rows if row["verdict"] == "kept"], len(rows))
 
 
 # --- the new version ---------------------------------------------------------------------------
 
+Render = Callable[[Dataset], str | None]
 
-def take_down(dataset: Dataset, targets: Targets, out_uri: str) -> Takedown:
+
+def take_down(
+    dataset: Dataset, choice: Choice, out_uri: str, render: Render | None = None
+) -> Takedown:
     """Writes the new version; `dataset.json` last. An interrupted one is simply run again.
 
+    `render` makes report.html of the new version, once all but dataset.json is there; None: none.
     Raises RequestError when `out_uri` is the dataset itself, complete, or something else's place.
     """
-    out = _claim(dataset, targets, out_uri)
-    chosen = dataset.clips.filter(targets.chosen())
-    going = chosen.filter(pc.equal(chosen["verdict"], "kept"))
-    gone_keys: dict[str, set[str]] = {}
-    for shard, key in zip(going["shard"].to_pylist(), going["key"].to_pylist(), strict=True):
-        gone_keys.setdefault(shard, set()).add(key)
-
+    out = _claim(dataset, choice, out_uri)
+    affected = affected_by(dataset, choice)
+    gone_keys = affected.keys_of_shard
     shards = _write_shards(dataset, out, gone_keys)
-    clips = _mark(dataset.clips, going["clip_id"])
-    out.write_table(CLIPS_TABLE, clips)
-    out.write_table(SOURCES_TABLE, dataset.sources)
+    _write_clips(dataset, out, choice, affected)
+    out.write_table(SOURCES_TABLE, _marked_sources(dataset.sources, choice))
     out.write_table(SHARDS_TABLE, to_table(Shard, shards))
-    out.write_table(TOMBSTONES_TABLE, _tombstones(dataset, targets, chosen))
-    digest = digest_of_clips(clips, dataset.schema_version)
+    tombstones = _tombstones(dataset, choice)
+    out.write_table(TOMBSTONES_TABLE, tombstones)
+    columns = ["clip_id", "content_sha256", "caption", "verdict", "reason", "tiers", "license"]
+    clips = out.read_table(CLIPS_TABLE, [*columns, "consent"])
     counts = {
-        **dataset.manifest.get("counts", {}),
+        **{k: v for k, v in dataset.manifest.get("counts", {}).items() if k not in OF_THE_PARENT},
         **count_clips(clips),
         "shards": len(shards),
         "shard_bytes": sum(shard.bytes for shard in shards),
     }
-    out.write_json(DATASET_FILE, _manifest(dataset, digest, counts, targets))
+    manifest = {
+        **dataset.manifest,
+        "digest": digest_of_clips(clips, dataset.schema_version),
+        "parent_digest": dataset.digest,
+        "counts": counts,
+        "tombstones": counts_of(tombstones.to_pylist()),
+        "taken_down": {
+            "source_ids": sorted(choice.source_ids),
+            "clip_ids": sorted(choice.clip_ids),
+        },
+    }
+    if render and (page := render(Dataset(out, manifest))):
+        out.write_bytes(REPORT_FILE, page.encode())
+    out.write_json(DATASET_FILE, manifest)
     out.remove("_work")
     return Takedown(
-        digest=digest,
+        digest=manifest["digest"],
         parent_digest=dataset.digest,
-        removed=sorted(going["clip_id"].to_pylist()),
+        removed=affected.clip_ids,
         rewritten_shards=sorted(gone_keys),
         same_shards=sorted(s.shard for s in shards if s.shard not in gone_keys),
-        copies_left=_copies(dataset.clips, chosen),
+        copies_left=_copies(dataset, choice),
         counts=counts,
     )
 
@@ -186,10 +180,10 @@ def check_out(dataset: Dataset, out_uri: str) -> Store:
     return out
 
 
-def _claim(dataset: Dataset, targets: Targets, out_uri: str) -> Store:
+def _claim(dataset: Dataset, choice: Choice, out_uri: str) -> Store:
     out = check_out(dataset, out_uri)
     out.check_writable()
-    request = config_hash([dataset.digest, sorted(targets.source_ids), sorted(targets.clip_ids)])
+    request = config_hash([dataset.digest, sorted(choice.source_ids), sorted(choice.clip_ids)])
     out.write_json(MARKER_FILE, {"parent_digest": dataset.digest, "request": request})
     for left_over in out.list_files(SHARDS_FOLDER):
         out.remove(left_over)
@@ -203,7 +197,7 @@ def _write_shards(dataset: Dataset, out: Store, gone_keys: dict[str, set[str]]) 
         relative = f"{SHARDS_FOLDER}/{shard.shard}"
         gone = gone_keys.get(shard.shard)
         if gone is None:
-            _same_bytes(dataset.store, out, relative)
+            put_same_bytes(dataset.store, out, relative)
             written.append(shard)
         elif shard.samples > len(gone):
             with (
@@ -222,93 +216,77 @@ def _write_shards(dataset: Dataset, out: Store, gone_keys: dict[str, set[str]]) 
     return written
 
 
-def _same_bytes(source: Store, out: Store, relative: str) -> None:
-    """Datasets are immutable, so one file can be in both; across file systems it is copied."""
-    if source.is_local and out.is_local:
-        target = Path(out.path(relative))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source.path(relative), target)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-                raise
-    with source.as_local_file(relative) as original, out.publishing(relative) as copy:
-        shutil.copyfile(original, copy)
+# --- rows --------------------------------------------------------------------------------------
 
 
-def copy_without(source: Path, target: Path, keys: set[str]) -> None:
-    """A tar without the members of some webdataset keys; all other members byte for byte."""
-    with tarfile.open(source) as tar:
-        members = tar.getmembers()
-    with open(source, "rb") as original, open(target, "wb") as copy:
-        for member in members:
-            if key_of_member(member.name) in keys:
-                continue
-            blocks = -(-member.size // BLOCK_BYTES)
-            end = member.offset_data + blocks * BLOCK_BYTES
-            original.seek(member.offset)
-            copy.write(original.read(end - member.offset))
-        copy.write(b"\0" * (2 * BLOCK_BYTES))  # end of archive, then a whole record
-        copy.write(b"\0" * (-copy.tell() % tarfile.RECORDSIZE))
+def _write_clips(dataset: Dataset, out: Store, choice: Choice, affected: Affected) -> None:
+    """Group by group: a million clips with their embeddings are never in memory at once."""
+    going = pa.array(affected.clip_ids, pa.string())
+    sources = pa.array(sorted(choice.source_ids), pa.string())
+    clips = pa.array(sorted(choice.clip_ids), pa.string())
+
+    def marked(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for group in groups:
+            named = pc.or_(pc.is_in(group["source_id"], sources), pc.is_in(group["clip_id"], clips))
+            group = _with_values(group, named, dict.fromkeys(SCRUBBED))
+            yield _with_values(group, pc.is_in(group["clip_id"], going), MARKED)
+
+    out.write_table_groups(CLIPS_TABLE, marked(dataset.store.read_table_groups(CLIPS_TABLE)))
 
 
-def _mark(clips: pa.Table, gone: pa.ChunkedArray) -> pa.Table:
-    """The rows of `gone` dropped as taken down; every other row as it was."""
-    mask = pc.is_in(clips["clip_id"], gone.combine_chunks())
-    values: dict[str, Any] = {
-        "verdict": "dropped",
-        "reason_stage": STAGE,
-        "reason": REASON,
-        "tiers": [],
-        "shard": None,
-        "key": None,
-        "content_sha256": None,
-    }
+def _with_values(table: pa.Table, mask: pa.ChunkedArray, values: dict[str, Any]) -> pa.Table:
+    """The table with these values in the rows of `mask`; every other row as it was."""
+    if not pc.any(mask).as_py():
+        return table
     for name, value in values.items():
         kind = CLIP_SCHEMA.field(name).type
-        column = pc.if_else(mask, pa.scalar(value, kind), clips[name].cast(kind))
-        index = clips.schema.get_field_index(name)
-        clips = clips.set_column(index, clips.schema.field(name), column)
-    return clips
+        column = pc.if_else(mask, pa.scalar(value, kind), table[name].cast(kind))
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(name), column)
+    return table
 
 
-def _tombstones(dataset: Dataset, targets: Targets, chosen: pa.Table) -> pa.Table:
+def _marked_sources(sources: pa.Table, choice: Choice) -> pa.Table:
+    """A source that is gone as a whole is one of which no clip may be made."""
+    mask = pc.is_in(sources["source_id"], pa.array(sorted(choice.source_ids), pa.string()))
+    for name, value in (("status", "failed"), ("reason", REASON)):
+        index = sources.schema.get_field_index(name)
+        column = pc.if_else(mask, pa.scalar(value, pa.string()), sources[name])
+        sources = sources.set_column(index, sources.schema.field(name), column)
+    return sources
+
+
+def _tombstones(dataset: Dataset, choice: Choice) -> pa.Table:
     """Those of the parent, and the new ones; by source, then clip."""
+    names = TOMBSTONE_SCHEMA.names
     rows: list[dict[str, Any]] = []
     if dataset.tombstones is not None:
-        rows = dataset.tombstones.to_pylist()
+        rows = [{n: row.get(n) for n in names} for row in dataset.tombstones.to_pylist()]
     known = {(row["source_id"], row["clip_id"]) for row in rows}
-    wanted: set[tuple[str, str | None]] = {(source_id, None) for source_id in targets.source_ids}
-    ids = zip(chosen["source_id"].to_pylist(), chosen["clip_id"].to_pylist(), strict=True)
-    wanted |= {(s, c) for s, c in ids if s not in targets.source_ids}
+    whole = [dict.fromkeys(names) | {"source_id": source} for source in choice.source_ids]
+    tables = Tables()
+    scan = tables.scan([(dataset.uri, CLIPS_TABLE)])
+    single = tables.rows(
+        f"SELECT source_id, clip_id, start_frame, end_frame FROM {scan} "
+        f"WHERE {tables.where(Choice(clip_ids=choice.clip_ids))}"
+    )
     rows += [
-        {"source_id": source_id, "clip_id": clip_id, "from_digest": dataset.digest}
-        for source_id, clip_id in wanted - known
+        {**row, "from_digest": dataset.digest}
+        for row in (*whole, *(row for row in single if row["source_id"] not in choice.source_ids))
+        if (row["source_id"], row["clip_id"]) not in known
     ]
     rows.sort(key=lambda row: (row["source_id"], row["clip_id"] or ""))
     return pa.Table.from_pylist(rows, schema=TOMBSTONE_SCHEMA)
 
 
-def _manifest(
-    dataset: Dataset, digest: str, counts: dict[str, Any], targets: Targets
-) -> dict[str, Any]:
-    asked = {key: sorted(ids) for key, ids in asdict(targets).items()}
-    return {
-        **dataset.manifest,
-        "digest": digest,
-        "parent_digest": dataset.digest,
-        "counts": counts,
-        "taken_down": asked,
-    }
-
-
-def _copies(clips: pa.Table, chosen: pa.Table) -> list[str]:
-    gone = set(chosen["clip_id"].to_pylist())
-    kept_copies = set(chosen["duplicate_of"].to_pylist()) - {None}
-    columns = (clips[name].to_pylist() for name in ("clip_id", "duplicate_of"))
-    return sorted(
-        clip_id
-        for clip_id, original in zip(*columns, strict=True)
-        if clip_id not in gone and (original in gone or clip_id in kept_copies)
+def _copies(dataset: Dataset, choice: Choice) -> list[str]:
+    tables = Tables()
+    scan = tables.scan([(dataset.uri, CLIPS_TABLE)])
+    chosen = tables.where(choice)
+    rows = tables.rows(
+        f"WITH gone AS (SELECT clip_id, duplicate_of FROM {scan} WHERE {chosen}) "
+        f"SELECT clip_id FROM {scan} WHERE NOT {chosen} AND "
+        "(duplicate_of IN (SELECT clip_id FROM gone) "
+        "OR clip_id IN (SELECT duplicate_of FROM gone)) ORDER BY clip_id"
     )
+    return [row["clip_id"] for row in rows]

@@ -8,11 +8,13 @@ same frames back.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+
+from pipelines.config import config_hash
 
 TOMBSTONES_TABLE = "tombstones.parquet"
 TOMBSTONE_SCHEMA = pa.schema(
@@ -62,3 +64,15 @@ def tombstones_of(rows: Iterable[Mapping[str, Any]]) -> Tombstones:
             spans[row["source_id"]].add((row["start_frame"], row["end_frame"]))
     sorted_spans = {source: tuple(sorted(found)) for source, found in sorted(spans.items())}
     return Tombstones(frozenset(sources), frozenset(clips), sorted_spans)
+
+
+def counts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For `dataset.json`: {digest, sources, clips}. The digest says what is out, not which dataset
+    it was taken from. `rows` are sorted by source, then clip."""
+    names = ("source_id", "clip_id", "start_frame", "end_frame")
+    clips = sum(row["clip_id"] is not None for row in rows)
+    return {
+        "digest": config_hash([[row[name] for name in names] for row in rows]),
+        "sources": len(rows) - clips,
+        "clips": clips,
+    }

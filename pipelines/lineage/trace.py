@@ -8,49 +8,24 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pipelines.config import RequestError
 from pipelines.lineage import manifest
-from pipelines.lineage.catalog import (
-    INDEX_TABLE,
-    LINEAGE_TABLE,
-    Catalog,
-    Entry,
-    checkpoints_of,
-    name_of,
-)
+from pipelines.lineage.catalog import INDEX_TABLE, Catalog, Entry, checkpoints_of, name_of
+from pipelines.lineage.decisions import decisions_of
+from pipelines.lineage.exposures import exposures_of
+from pipelines.lineage.tables import Choice
 from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
 
 ID = re.compile(r"[0-9a-f]{32}")
-CLIP_COLUMNS = [
-    "clip_id",
-    "source_id",
-    "kind",
-    "shot_index",
-    "start_frame",
-    "end_frame",
-    "start_s",
-    "end_s",
-    "caption",
-    "clip_score",
-    "verdict",
-    "reason_stage",
-    "reason",
-    "duplicate_of",
-    "tiers",
-    "shard",
-    "license",
-]
-
-# {checkpoint uri: {clip_id: (first_step, times)}}, each ledger on its own
-Ledgers = dict[str, dict[str, tuple[int, int]]]
+CLIP_COLUMNS = (
+    "clip_id, source_id, kind, shot_index, start_frame, end_frame, start_s, end_s, caption, "
+    "clip_score, verdict, reason_stage, reason, duplicate_of, tiers, shard, key, license, consent"
+)
 
 
 def source_ids_of(catalog: Catalog, file_or_id: str) -> list[str]:
@@ -58,68 +33,71 @@ def source_ids_of(catalog: Catalog, file_or_id: str) -> list[str]:
 
     Raises RequestError when nothing is known by it.
     """
+    datasets = catalog.of("dataset")
+    if not datasets:
+        raise _unknown(catalog, "source", file_or_id)
+    wanted, parameters = "source_id = ?", [file_or_id]
     if Path(file_or_id).is_file():
-        found = {source_id_of(sha256_of_file(file_or_id))}
-        known = _known_sources(catalog, pc.is_in(pc.field("source_id"), pa.array(list(found))))
-    elif ID.fullmatch(file_or_id):
-        known = _known_sources(catalog, pc.field("source_id") == file_or_id)
-    else:
-        known = {
-            row["source_id"]
-            for dataset in catalog.of("dataset")
-            for row in dataset.table(manifest.SOURCES_TABLE, ["source_id", "uris"]).to_pylist()
-            if any(uri == file_or_id or uri.endswith(f"/{file_or_id}") for uri in row["uris"])
-        }
+        parameters = [source_id_of(sha256_of_file(file_or_id))]
+    elif not ID.fullmatch(file_or_id):
+        wanted = "len(list_filter(uris, lambda uri: uri = $1 OR ends_with(uri, '/' || $1))) > 0"
+    scan = catalog.tables.scan([(dataset.uri, manifest.SOURCES_TABLE) for dataset in datasets])
+    query = f"SELECT DISTINCT source_id FROM {scan} WHERE {wanted} ORDER BY source_id"
+    known = [row["source_id"] for row in catalog.tables.rows(query, parameters)]
     if not known:
         raise _unknown(catalog, "source", file_or_id)
-    return sorted(known)
+    return known
 
 
 def trace_source(catalog: Catalog, source_id: str) -> dict[str, Any]:
     """A source's rows and clips in every dataset, and every checkpoint that saw them."""
-    chosen = pc.field("source_id") == source_id
+    choice = Choice(source_ids=frozenset([source_id]))
+    tables, chosen = catalog.tables, catalog.tables.where(choice)
     datasets = []
     for dataset in catalog.of("dataset"):
-        rows = dataset.table(manifest.SOURCES_TABLE, filters=chosen).to_pylist()
-        clips = dataset.table(manifest.CLIPS_TABLE, CLIP_COLUMNS, chosen).to_pylist()
-        if rows:
-            datasets.append({**name_of(dataset), "source": rows[0], "clips": clips})
+        sources = tables.scan([(dataset.uri, manifest.SOURCES_TABLE)])
+        rows = tables.rows(f"SELECT * FROM {sources} WHERE {chosen}")
+        if not rows:
+            continue
+        scan = tables.scan([(dataset.uri, manifest.CLIPS_TABLE)])
+        clips = tables.rows(
+            f"SELECT {CLIP_COLUMNS} FROM {scan} WHERE {chosen} ORDER BY shot_index, start_frame"
+        )
+        datasets.append({**name_of(dataset), "source": rows[0], "clips": clips})
     return {
         "source_id": source_id,
         "datasets": datasets,
-        "latents": _latents_with(catalog, chosen),
-        **who_saw(catalog, chosen),
+        "latents": _latents_with(catalog, choice),
+        **who_saw(catalog, choice),
     }
 
 
 def trace_clip(catalog: Catalog, clip_id: str) -> dict[str, Any]:
-    """A clip's row in every dataset, and where it was used. Raises RequestError when unknown."""
-    chosen = pc.field("clip_id") == clip_id
-    rows = []
+    """A clip's row in every dataset with every decision, and where it was used. Raises
+    RequestError when unknown."""
+    choice, tables = Choice(clip_ids=frozenset([clip_id])), catalog.tables
+    found = []
     for dataset in catalog.of("dataset"):
-        for row in dataset.table(manifest.CLIPS_TABLE, filters=chosen).to_pylist():
-            source = dataset.table(
-                manifest.SOURCES_TABLE, ["uris"], pc.field("source_id") == row["source_id"]
-            ).to_pylist()
-            row.pop("embedding", None)
-            uris = source[0]["uris"] if source else []
-            rows.append({**name_of(dataset), "row": row, "uris": uris})
-    if not rows:
+        scan = tables.scan([(dataset.uri, manifest.CLIPS_TABLE)])
+        query = f"SELECT * EXCLUDE (embedding) FROM {scan} WHERE {tables.where(choice)}"
+        for row in tables.rows(query):
+            decisions = decisions_of(dataset.header, row)
+            uris = _uris_of(catalog, dataset, row["source_id"])
+            found.append({**name_of(dataset), "row": row, "uris": uris, "decisions": decisions})
+    if not found:
         raise _unknown(catalog, "clip", clip_id)
     return {
         "clip_id": clip_id,
-        "datasets": rows,
-        "latents": _latents_with(catalog, chosen),
-        **who_saw(catalog, chosen),
+        "datasets": found,
+        "latents": _latents_with(catalog, choice),
+        **who_saw(catalog, choice),
     }
 
 
-def _known_sources(catalog: Catalog, chosen: pc.Expression) -> set[str]:
-    found: set[str] = set()
-    for dataset in catalog.of("dataset"):
-        table = dataset.table(manifest.SOURCES_TABLE, ["source_id"], chosen)
-        found.update(table["source_id"].to_pylist())
-    return found
+def _uris_of(catalog: Catalog, dataset: Entry, source_id: str) -> list[str]:
+    scan = catalog.tables.scan([(dataset.uri, manifest.SOURCES_TABLE)])
+    rows = catalog.tables.rows(f"SELECT uris FROM {scan} WHERE source_id = ?", [source_id])
+    return rows[0]["uris"] if rows else []
 
 
 def _unknown(catalog: Catalog, kind: str, wanted: str) -> RequestError:
@@ -132,68 +110,72 @@ def _unknown(catalog: Catalog, kind: str, wanted: str) -> RequestError:
     return RequestError(f"{kind} {wanted}: not in any of the {datasets} datasets looked at")
 
 
-def _latents_with(catalog: Catalog, chosen: pc.Expression) -> list[dict[str, Any]]:
+def _latents_with(catalog: Catalog, choice: Choice) -> list[dict[str, Any]]:
     found = []
     for latents in catalog.of("latents"):
-        columns = ["clip_id", "pack", "first_row", "num_frames"]
-        rows = latents.table(INDEX_TABLE, columns, chosen).to_pylist()
+        scan = catalog.tables.scan([(latents.uri, INDEX_TABLE)])
+        rows = catalog.tables.rows(
+            f"SELECT clip_id, pack, first_row, num_frames FROM {scan} "
+            f"WHERE {catalog.tables.where(choice)} ORDER BY clip_id"
+        )
         if rows:
             stage = latents.header.get("stage")
             found.append({**name_of(latents), "stage": stage, "clips": rows})
     return found
 
 
-def who_saw(catalog: Catalog, chosen: pc.Expression) -> dict[str, Any]:
-    """{"checkpoints": those that saw the chosen clips, "clean": those that did not, "videos"}."""
+def who_saw(catalog: Catalog, choice: Choice, *, each_clip: bool = True) -> dict[str, Any]:
+    """{"checkpoints": those that saw the chosen clips, "clean_checkpoints": those that did not,
+    "videos": what the former made}.
+
+    A checkpoint's row holds `clips_seen`, `times` and `first_step` over its whole training and,
+    with `each_clip`, `clips`: the same of every clip.
+    """
     checkpoints = catalog.of("checkpoint")
-    ledgers = read_ledgers(checkpoints, chosen)
+    seen_by = exposures_of(catalog, checkpoints, choice)
     saw, clean = [], []
     for checkpoint in checkpoints:
-        clips = exposures(catalog, checkpoint, ledgers)
-        through_base = [
-            base.uri
-            for base in catalog.ancestry(checkpoint)[1:]
-            if exposures(catalog, base, ledgers)
-        ]
-        row = {**name_of(checkpoint), "stage": checkpoint.header.get("stage")}
-        row["step"] = checkpoint.step
-        if clips or through_base:
-            saw.append({**row, "clips": clips, "through_base": through_base})
-        else:
-            clean.append(row)
-    tainted = {row["digest"] for row in saw}
-    videos = [
-        name_of(video)
-        for video in catalog.of("video")
-        if any(reference["digest"] in tainted for reference in checkpoints_of(video).values())
-    ]
-    return {"checkpoints": saw, "clean_checkpoints": clean, "videos": videos}
-
-
-def read_ledgers(checkpoints: Iterable[Entry], chosen: pc.Expression | None = None) -> Ledgers:
-    """Each checkpoint's own ledger: what was seen since its parent."""
-    ledgers: Ledgers = {}
-    for checkpoint in checkpoints:
-        table = checkpoint.table(LINEAGE_TABLE, ["clip_id", "first_step", "times"], chosen)
-        columns = (table[name].to_pylist() for name in table.column_names)
-        ledgers[checkpoint.uri] = {
-            clip_id: (first_step, times)
-            for clip_id, first_step, times in zip(*columns, strict=True)
+        seen = seen_by[checkpoint.uri]
+        through_base = [b.uri for b in catalog.ancestry(checkpoint)[1:] if seen_by[b.uri]]
+        row = {
+            **name_of(checkpoint),
+            "stage": checkpoint.header.get("stage"),
+            "step": checkpoint.step,
         }
-    return ledgers
+        if not seen and not through_base:
+            clean.append(row)
+            continue
+        row |= {
+            "clips_seen": len(seen),
+            "times": sum(times for _, times in seen.values()),
+            "first_step": min((first_step for first_step, _ in seen.values()), default=None),
+            "through_base": through_base,
+        }
+        if each_clip:
+            row["clips"] = [
+                {"clip_id": clip_id, "first_step": first_step, "times": times}
+                for clip_id, (first_step, times) in sorted(seen.items())
+            ]
+        saw.append(row)
+    return {
+        "checkpoints": saw,
+        "clean_checkpoints": clean,
+        "videos": _videos_of(catalog, {row["digest"] for row in saw}),
+    }
 
 
-def exposures(catalog: Catalog, checkpoint: Entry, ledgers: Ledgers) -> list[dict[str, Any]]:
-    """[{clip_id, first_step, times}] over the checkpoint's whole training, by clip_id."""
-    seen: dict[str, tuple[int, int]] = {}
-    for entry in catalog.history(checkpoint):
-        for clip_id, (first_step, times) in ledgers.get(entry.uri, {}).items():
-            before = seen.get(clip_id, (first_step, 0))
-            seen[clip_id] = (min(first_step, before[0]), times + before[1])
-    return [
-        {"clip_id": clip_id, "first_step": first_step, "times": times}
-        for clip_id, (first_step, times) in sorted(seen.items())
-    ]
+def _videos_of(catalog: Catalog, digests: set[str]) -> list[dict[str, Any]]:
+    """Videos that one of the checkpoints made. The same bytes elsewhere, as among the artifacts of
+    a run, are `copies`: the file of the shortest path is taken for the original."""
+    places: dict[str, list[Entry]] = defaultdict(list)
+    for video in catalog.of("video"):
+        if any(reference["digest"] in digests for reference in checkpoints_of(video).values()):
+            places[video.digest or video.uri].append(video)
+    found = []
+    for entries in places.values():
+        first, *others = sorted(entries, key=lambda e: (e.uri.count("/"), e.uri))
+        found.append({**name_of(first), "copies": [entry.uri for entry in others]})
+    return sorted(found, key=lambda row: row["uri"])
 
 
 def last_clean_steps(

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipelines.lineage.manifest import Difference
+from pipelines.lineage.difference import Difference
 from pipelines.lineage.trace import last_clean_steps
 
 Lines = list[str]
@@ -14,10 +14,16 @@ ROWS_SHOWN = 40
 GAP = "  "
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: int | None = None) -> Lines:
-    """Left-aligned columns under their names. The last column is cut to the terminal's width."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    width: int | None = None,
+    of: int | None = None,
+) -> Lines:
+    """Left-aligned columns under their names. The last column is cut to the terminal's width.
+    `of`: how many rows there are in all, when not all are given."""
     texts = [[_text(value) for value in row] for row in rows]
-    hidden = len(texts) - ROWS_SHOWN
+    hidden = (of or len(texts)) - ROWS_SHOWN
     texts = texts[:ROWS_SHOWN]
     widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
     limit = width or shutil.get_terminal_size((110, 24)).columns
@@ -57,12 +63,23 @@ def source_text(report: dict[str, Any]) -> str:
             f"  {status}; licence {source['license'] or 'not stated'}; "
             f"{len(clips)} clips, {kept} kept in {shards} shards"
         )
-        lines += _section(title, _clip_rows(clips))
+        lines += _section(title, _clip_rows(clips, _seen_by(report["checkpoints"])))
     return "\n".join(lines + _used_text(report))
 
 
-def _clip_rows(clips: list[dict[str, Any]]) -> Lines:
-    columns = ("clip", "seconds", "verdict", "why", "shard", "caption")
+def _seen_by(checkpoints: list[dict[str, Any]]) -> dict[str, str]:
+    """By clip, how often each training saw it and from which step on: its newest checkpoint's."""
+    newest = {row["uri"].rpartition("/")[0]: row for row in checkpoints}  # they come by step
+    seen: dict[str, list[str]] = {}
+    for row in newest.values():
+        for clip in row["clips"]:
+            words = f"{row['stage']} {clip['times']}x from step {clip['first_step']}"
+            seen.setdefault(clip["clip_id"], []).append(words)
+    return {clip_id: ", ".join(words) for clip_id, words in seen.items()}
+
+
+def _clip_rows(clips: list[dict[str, Any]], seen: dict[str, str]) -> Lines:
+    columns = ("clip", "seconds", "verdict", "why", "seen by", "shard", "caption")
     ordered = sorted(clips, key=lambda c: c["shot_index"])
     rows = [
         (
@@ -70,6 +87,7 @@ def _clip_rows(clips: list[dict[str, Any]]) -> Lines:
             f"{clip['start_s'] or 0:.2f}-{clip['end_s'] or 0:.2f}",
             clip["verdict"],
             f"{clip['reason_stage']}: {clip['reason']}" if clip["reason"] else "",
+            seen.get(clip["clip_id"]),
             clip["shard"],
             clip["caption"],
         )
@@ -85,10 +103,29 @@ def clip_text(report: dict[str, Any]) -> str:
             f"dataset {dataset['uri']} ({dataset['digest'][:12]})\n"
             f"  files: {_text(dataset['uris'])}"
         )
-        row = {"decision": "value", **dataset["row"]}
-        width = max(map(len, row))
-        lines += _section(title, [f"  {k.ljust(width)}  {_text(v)}" for k, v in row.items()])
+        lines += _section(title, decision_rows(dataset["decisions"]))
+        width = max(map(len, dataset["row"]))
+        row = [f"  {k.ljust(width)}  {_text(v)}" for k, v in dataset["row"].items()]
+        lines += _section("its row", row)
     return "\n".join(lines + _used_text(report))
+
+
+def decision_rows(decisions: list[dict[str, Any]]) -> Lines:
+    """Every judgement with its score and limits; none for a dataset that does not list them."""
+    rows = [
+        (
+            decision["stage"],
+            decision["title"],
+            decision["value"],
+            decision["at_least"],
+            decision["at_most"],
+            decision["unit"],
+            decision["outcome"],
+        )
+        for decision in decisions
+    ]
+    columns = ("stage", "decision", "value", "at least", "at most", "unit", "outcome")
+    return table(columns, rows) if rows else []
 
 
 def _used_text(report: dict[str, Any]) -> Lines:
@@ -107,9 +144,9 @@ def who_saw_lines(report: dict[str, Any]) -> Lines:
         (
             row["stage"],
             row["step"],
-            len(row["clips"]),
-            min((clip["first_step"] for clip in row["clips"]), default=None),
-            sum(clip["times"] for clip in row["clips"]),
+            row["clips_seen"],
+            row["first_step"],
+            row["times"],
             "yes" if row["through_base"] else "no",
             row["uri"],
         )
@@ -121,10 +158,17 @@ def who_saw_lines(report: dict[str, Any]) -> Lines:
     if clean:
         rows = [("none" if step is None else step, folder) for folder, step in clean.items()]
         lines += _section("last clean checkpoint", table(("step", "training"), rows))
-    videos = [(video["uri"],) for video in report["videos"]]
+    videos = [(len(video["copies"]), video["uri"]) for video in report["videos"]]
     if videos:
-        lines += _section("videos made by those checkpoints", table(("where",), videos))
+        columns = ("copies", "where")
+        lines += _section("videos made by those checkpoints", table(columns, videos))
     return lines
+
+
+def run_lines(runs: list[dict[str, Any]]) -> Lines:
+    """The tracked runs that an answer is about."""
+    rows = [(run["kind"] or "-", run["name"], run["status"], run["run_id"]) for run in runs]
+    return _section("runs", table(("kind", "name", "status", "run"), rows))
 
 
 def checkpoint_text(report: dict[str, Any]) -> str:
@@ -150,7 +194,7 @@ def _stage_text(stage: dict[str, Any]) -> Lines:
         facts["history"] = f"earlier steps not found; counts cover steps {stage['history']}"
     width = max(map(len, facts))
     head = [f"  {name.ljust(width)}  {text}" for name, text in facts.items()]
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (
             source["times"],
             source["clips"],
@@ -162,7 +206,8 @@ def _stage_text(stage: dict[str, Any]) -> Lines:
         for source in stage["sources"]
     ]
     columns = ("times", "clips", "first step", "licence", "seconds", "source")
-    return [f"checkpoint {stage['uri']} ({stage['digest'][:12]})", *head, *table(columns, rows), ""]
+    title = f"checkpoint {stage['uri']} ({stage['digest'][:12]})"
+    return [title, *head, *table(columns, rows, of=stage["sources_seen"]), ""]
 
 
 def _spans(spans_s: list[list[float]] | None) -> str:

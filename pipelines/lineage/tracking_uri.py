@@ -7,9 +7,7 @@ job is a copy of the package that vanishes with the job; so relative paths are r
 from __future__ import annotations
 
 import os
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,10 +37,20 @@ def resolve(uri: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def default_uri(environment: Mapping[str, str] = os.environ) -> str:
-    home = environment.get(HOME_VARIABLE) or str(Path.home() / ".i2vgen-ray")
-    if not Path(home).is_absolute():
-        raise RequestError(f"{HOME_VARIABLE}={home}: give an absolute path")
-    return f"{SQLITE}{home}/mlflow.db"
+    return f"{SQLITE}{home(environment)}/mlflow.db"
+
+
+def spool_root(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where records wait that a store does not take now (spool_files.py)."""
+    return home(environment) / "spool"
+
+
+def home(environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of this project's state on this machine. Raises RequestError."""
+    folder = Path(environment.get(HOME_VARIABLE) or Path.home() / ".i2vgen-ray")
+    if not folder.is_absolute():
+        raise RequestError(f"{HOME_VARIABLE}={folder}: give an absolute path")
+    return folder
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -60,7 +68,15 @@ def _sqlite(uri: str) -> str:
 
 
 def _server(uri: str) -> str:
-    parts = urllib.parse.urlsplit(uri)
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise RequestError(
+            f"tracking: {uri.split('@')[-1]} is no server's address; give http(s)://server:port"
+        )
     if parts.username or parts.password:
         raise RequestError(
             f"tracking: credentials in the URI of {parts.hostname} would end up in logs; "
@@ -82,9 +98,13 @@ def prepare_sqlite_folder(path: Path) -> None:
 
 
 def check_server(uri: str) -> None:
-    """Raises RequestError when nothing answers HTTP there. Any HTTP answer will do: whether the
-    server accepts us is asked through its API (`/health` is green even where that answers 403).
+    """For readers. Raises RequestError when nothing answers HTTP there. Any HTTP answer will do:
+    whether the server accepts us is asked through its API (`/health` is green even where that
+    answers 403).
     """
+    import urllib.error
+    import urllib.request
+
     try:
         urllib.request.urlopen(f"{uri}/version", timeout=REACH_TIMEOUT_S).close()
     except urllib.error.HTTPError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.config import RequestError
 from pipelines.job import EXIT_TERMINATED, JobEnded, say
-from pipelines.lineage.tracking import Run, Tracker
+from pipelines.lineage.tracking import Run, Tracker, job_identity
 from pipelines.storage import Store
 from pipelines.training.checkpoints.checkpoint import Checkpoint, latest_checkpoint
 from pipelines.training.loop.progress_board import failure_on, shown_progress, start_board
@@ -59,16 +59,23 @@ def train(request: TrainRequest) -> dict[str, Any]:
     job, started_s = request.job, time.monotonic()
     _check_cluster(job)
     tracker = Tracker.open(job.tracking)
-    base_model = tracker.find_model(job.base["digest"]) if job.base else None
+    identity = job_identity(job.checkpoints, job.config, job.identity)
     with (
-        tracker.run(f"train_{job.stage}", f"train {job.stage}", job.config, _tags(request)) as run,
+        tracker.run(
+            f"train_{job.stage}",
+            f"train {job.stage}",
+            job.config,
+            _tags(request),
+            identity=identity,
+        ) as run,
         contextlib.ExitStack() as phases,
         asked_to_stop() as stop,
     ):
         run.log_input_dataset("latents", job.latents["uri"], job.latents["digest"], "training")
-        run.log_input_model(base_model)
+        run.log_input_model(job.base.get("digest"))
         run.log_dict(job.config, "config.json")
-        runs = [phases.enter_context(one) for one in _phase_runs(tracker, request, run.run_id)]
+        phase_runs = _phase_runs(tracker, request, run.run_id, identity)
+        runs = [phases.enter_context(one) for one in phase_runs]
         # Workers may run in another directory: what they are told must mean the same there.
         tracking = dataclasses.replace(job.tracking, uri=tracker.uri)
         ids = tuple(one.run_id for one in runs)
@@ -88,7 +95,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
 
 
 def _phase_runs(
-    tracker: Tracker, request: TrainRequest, run_id: str
+    tracker: Tracker, request: TrainRequest, run_id: str, identity: str
 ) -> Iterator[contextlib.AbstractContextManager[Run]]:
     """A run below the job's for each phase, so that phases can be laid beside each other; a run
     without a record for a phase that was over before."""
@@ -99,9 +106,15 @@ def _phase_runs(
             yield Tracker(None).resume("")
             continue
         params = {"phase": phase.name, "tier": phase.tier, "steps": phase.steps, "stage": job.stage}
-        tags = {"phase": phase.name, "checkpoints.uri": job.checkpoints}
+        tags = {
+            "phase": phase.name,
+            "checkpoints.uri": job.checkpoints,
+            "dataset.digest": job.dataset["digest"],
+            "latents.digest": job.latents["digest"],
+        }
         name = f"{job.stage} phase {number + 1}: {phase.name}"
-        yield tracker.run("phase", name, params, tags, parent_run_id=run_id)
+        one = f"{identity} phase {number + 1}"
+        yield tracker.run("phase", name, params, tags, parent_run_id=run_id, identity=one)
 
 
 def _train_to_the_end(job: TrainJob, first_step: int, stop: threading.Event) -> Checkpoint:

@@ -18,7 +18,10 @@ from tests.conftest import DEMO_ARGUMENTS, Demo, run_job
 
 pytestmark = pytest.mark.slow
 
-RESULT_KEYS = {"dataset", "latents", "base", "refine", "video", "report", "tracking_uri", "seconds"}
+RESULT_KEYS = {
+    *("dataset", "latents", "base", "refine", "video", "report", "lineage"),
+    *("tracking_uri", "seconds"),
+}
 JOBS = (
     "curate the footage",
     "encode latents, base stage",
@@ -39,7 +42,7 @@ def clips_of(demo: Demo) -> list[Clip]:
 
 def test_it_ends_with_one_json_object_and_what_it_names_exists(demo: Demo) -> None:
     assert set(demo.result) >= RESULT_KEYS
-    for name in ("dataset", "base", "refine", "video", "report"):
+    for name in ("dataset", "base", "refine", "video", "report", "lineage"):
         assert Path(demo.result[name]).exists(), name
     assert demo.result["tracking_uri"] == f"sqlite:///{demo.out}/mlflow.db"
 

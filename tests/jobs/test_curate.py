@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,9 +22,10 @@ import pytest
 from jobs.curate import main
 from pipelines.cluster import connect
 from pipelines.config import ClusterConfig, RequestError, TrackingConfig
+from pipelines.decisions import failure, measured, outcomes
 from pipelines.footage import write_world
-from pipelines.lineage.manifest import check_dataset
 from pipelines.lineage.tracking import Tracker
+from pipelines.lineage.wholeness import check_dataset
 from pipelines.records import REASONS
 from tests.conftest import REPOSITORY
 
@@ -92,6 +94,23 @@ def test_shots_tile_their_source_and_every_dropped_one_has_a_reason(made: Made) 
         assert [r["start_frame"] for r in rows] == edges[:-1]
         if rows[0]["kind"] == "video":
             assert edges[-1] == frames[source_id]
+
+
+def test_the_recorded_decisions_explain_every_verdict(made: Made) -> None:
+    """Recomputed from the rows and the limits in dataset.json, for what is a number."""
+    decisions = json.loads((made.folder / "dataset.json").read_text())["decisions"]
+    explained: Counter[str] = Counter()
+    for row in made.rows("clips.parquet"):
+        found = outcomes(decisions, row)
+        assert ("failed" in found) == (row["verdict"] == "dropped")
+        for decision, outcome in zip(decisions, found, strict=True):
+            if outcome == "passed":
+                assert failure(decision, row) is None
+            if outcome == "failed" and measured(decision, row) is not None:
+                is_number = decision["column"] not in ("license", "caption", "duplicate_of")
+                assert failure(decision, row) == (row["reason"] if is_number else None)
+                explained[row["reason"]] += is_number
+    assert len(explained) >= 3
 
 
 def test_the_dataset_is_whole_and_loads_with_plain_webdataset(

@@ -16,7 +16,8 @@ from jobs.curate import main
 from pipelines.cluster import connect
 from pipelines.config import ClusterConfig
 from pipelines.curation.what_if import answer, read_question
-from pipelines.lineage.manifest import check_dataset, read_dataset
+from pipelines.lineage.manifest import read_dataset
+from pipelines.lineage.wholeness import check_dataset
 from pipelines.media import write_video
 from pipelines.world.scenes import Scene, render_frames
 

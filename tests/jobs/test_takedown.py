@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.config import TrackingConfig
-from pipelines.lineage.manifest import check_dataset, read_dataset
+from pipelines.lineage.manifest import read_dataset
 from pipelines.lineage.tracking import Tracker
+from pipelines.lineage.wholeness import check_dataset
 from tests.conftest import run_job
 from tests.pipelines.lineage.conftest import Past, past
 
@@ -22,7 +23,8 @@ def test_a_list_is_taken_out_and_who_saw_it_is_said(past: Past, tmp_path: Path) 
     arguments = ("--dataset", past.dataset["uri"], "--list", listed, "--out", out)
 
     dry = run_job("jobs/takedown.py", *arguments, "--dry-run", "--tracking.uri", tracking.uri)
-    assert dry.code == 0 and "would take" in dry.err and not out.exists()
+    assert dry.code == 0 and not out.exists()
+    assert "would take 3 kept clips (4 rows)" in dry.err and "of 3 shards" in dry.err
 
     ended = run_job("jobs/takedown.py", *arguments, "--tracking.uri", tracking.uri)
     assert ended.code == 0, ended.err
@@ -33,8 +35,15 @@ def test_a_list_is_taken_out_and_who_saw_it_is_said(past: Past, tmp_path: Path) 
     assert "last clean checkpoint" in ended.err
     after = read_dataset(str(out))
     assert after.digest == result["digest"] and check_dataset(after.uri) == []
-    run = Tracker.open(tracking).runs()[0]
-    assert (run.kind, run.tags["dataset.digest"]) == ("takedown", after.digest)
+    runs = {run.kind: run for run in Tracker.open(tracking).runs()}
+    run, taught = runs["takedown"], runs["train_base"]
+    assert run.tags["dataset.digest"] == after.digest
+    assert taught.tags["takedown.digest"] == after.digest
+    assert (taught.tags["takedown.clips"], taught.tags["takedown.last_clean_step"]) == ("3", "10")
+    assert result["last_clean"] == {
+        str(past.root / "base-x"): 10,
+        str(past.root / "refine-x"): None,
+    }
     assert {edge.digest for edge in run.inputs} == {after.digest, past.dataset["digest"]}
 
     again = run_job("jobs/takedown.py", *arguments, "--tracking.enabled", "false")

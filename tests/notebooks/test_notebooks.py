@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nbclient.exceptions import CellExecutionError
 
 from pipelines.evaluation.findings import FINDINGS, check_findings
 from pipelines.evaluation.findings_shown import sentence
+from pipelines.lineage.manifest import read_dataset
 from tests.conftest import REPOSITORY, Demo
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -28,6 +30,11 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 def pictures(notebook: nbformat.NotebookNode) -> int:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def displayed(notebook: nbformat.NotebookNode, mime: str) -> list[str]:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["data"][mime] for output in outputs if mime in output.get("data", {})]
 
 
 def run(path: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
@@ -55,14 +62,22 @@ def test_the_dataset_opens(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(notebook)
     assert pictures(notebook) == 3
     assert "problems: none" in text and "'kept'" in text
+    digest = read_dataset(str(demo.dataset)).digest
+    assert digest in text and "consent" in text
+    assert "Caption matches picture" in text and "passed" in text and "failed" in text
 
 
 @pytest.mark.slow
 def test_the_past_opens(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = printed(run(REPOSITORY / "notebooks" / "02_lineage.ipynb", demo.out, monkeypatch))
+    notebook = run(REPOSITORY / "notebooks" / "02_lineage.ipynb", demo.out, monkeypatch)
+    text = printed(notebook)
     assert (
         "checkpoints that saw it" in text and "samples seen" in text and "base checkpoint" in text
     )
+    assert "problems: none" in text and re.search(r"removed: [1-9]", text)
+    assert "added: 0" in text and "changed: 0" in text
+    (page,) = [shown for shown in displayed(notebook, "text/html") if "<iframe" in shown]
+    assert "video/mp4;base64" in page and "From footage to videos" in page
 
 
 def test_the_committed_verdicts_follow_from_their_numbers() -> None:

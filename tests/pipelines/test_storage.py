@@ -58,6 +58,19 @@ def test_parts_under_one_name_read_as_one_table(store: Store) -> None:
     assert store.read_table("t.parquet")["n"].to_pylist() == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
+def test_what_is_removed_is_the_file_of_that_name_and_what_lies_below(
+    store: Store, name: str
+) -> None:
+    """fsspec takes a path that it removes for a pattern, and these fit others."""
+    for relative in (f"{name}/x", f"{name}/deep [2]/y", f"{name}.txt", "a1/x", "ab", "a1.txt"):
+        store.write_bytes(relative, b"data")
+    store.remove(name)
+    store.remove(f"{name}.txt")
+    store.remove("not there")
+    assert store.list_files() == ["a1.txt", "a1/x", "ab"]
+
+
 def test_a_killed_writer_leaves_nothing_visible(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"

@@ -5,11 +5,12 @@
                               ema/        the same, averaged weights
                               trainer.safetensors, trainer.json   optimizer, random states, place
                               lineage.parquet   clips seen since the parent checkpoint
+                              README.md         the model card: what it learned from, licences
                               checkpoint.json   all of the above by hash; written last
                 _ray/                     Ray Train's own notes; of no use to a reader
 
-Older checkpoints are thinned to their lineage.parquet and checkpoint.json, so that every clip a
-model ever saw can still be named when the weights of its early steps are gone.
+Older checkpoints are thinned to lineage.parquet, README.md and checkpoint.json, so that every clip
+a model ever saw can still be named when the weights of its early steps are gone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pipelines.storage import TEMPORARY_PREFIX, Store, fsync_path, sha256_of_fil
 SCHEMA_VERSION = 1
 HEADER_FILE = "checkpoint.json"
 LATEST_FILE = "latest.json"
-KEPT_WHEN_THINNED = (HEADER_FILE, "lineage.parquet")
+KEPT_WHEN_THINNED = (HEADER_FILE, "lineage.parquet", "README.md")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
 
@@ -20,7 +22,9 @@ from pipelines.training.checkpoints.checkpoint import (
     thin_old_checkpoints,
 )
 from pipelines.training.checkpoints.ledger import Ledger
+from pipelines.training.checkpoints.model_card import CARD_FILE, model_card
 from pipelines.training.checkpoints.saved_state import Place
+from pipelines.training.checkpoints.seen_clips import LEDGER_FILE, SeenClips, seen_until
 from pipelines.training.loop.learner import Learner
 from pipelines.training.loop.progress_board import Channel
 from pipelines.training.loop.workers import Workers
@@ -45,9 +49,11 @@ class Saver:
         parent: Checkpoint | None,
         run: Run,
         channel: Channel,
+        index: pa.Table,
     ) -> None:
+        """`index`: of the latents trained on."""
         self.job, self.workers, self.learner, self.parent = job, workers, learner, parent
-        self.run, self.channel = run, channel
+        self.run, self.channel, self.index = run, channel, index
         self.store = Store.open(job.checkpoints)
 
     def save(self, place: Place, ledger: Ledger, loss: float) -> bool:
@@ -84,7 +90,9 @@ class Saver:
             nonlocal entered
             entered = True
             self.learner.save(folder, place, states)
-            ledger.write(folder / "lineage.parquet")
+            ledger.write(folder / LEDGER_FILE)
+            card = model_card(self.job, place, loss, self._seen(folder))
+            (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
         def header(files: dict[str, str], digest: str) -> CheckpointHeader:
             return self._header(place, loss, files, digest)
@@ -100,6 +108,10 @@ class Saver:
         self._thin()
         self._record(self.parent)
         return SAVED
+
+    def _seen(self, folder: Path) -> SeenClips:
+        ledger = pq.read_table(folder / LEDGER_FILE)
+        return seen_until(self.store, self.parent.name if self.parent else None, ledger, self.index)
 
     def _is_storage_trouble(self, error: Exception) -> bool:
         """A full disk or a store out of reach, rather than a mistake of ours. Clients of object
@@ -165,5 +177,9 @@ class Saver:
             "latents.digest": header.latents["digest"],
             "dataset.digest": header.dataset["digest"],
         }
+        tags = {
+            "dataset.digest": header.dataset["digest"],
+            "latents.digest": header.latents["digest"],
+        }
         name = f"{header.stage} {made.name}"
-        self.run.log_output_model(name, made.store.uri, header.digest, header.step, params)
+        self.run.log_output_model(name, made.store.uri, header.digest, header.step, params, tags)

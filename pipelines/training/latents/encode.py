@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import RequestError, config_hash, from_plain, to_plain
-from pipelines.lineage.tracking import Tracker
+from pipelines.lineage.tracking import Tracker, job_identity
 from pipelines.progress import Progress
 from pipelines.storage import Store
 from pipelines.training.config import EncodeConfig
@@ -94,7 +94,8 @@ def encode(request: EncodeRequest) -> dict[str, Any]:
     tracker = Tracker.open(config.tracking)
     tags = {"dataset.digest": request.dataset["digest"], "dataset.uri": request.dataset["uri"]}
     params = {**to_plain(config), "stage": config.stage}
-    with tracker.run("encode", f"encode {config.stage}", params, tags) as run:
+    identity = job_identity(config.latents, config, request.dataset["digest"])
+    with tracker.run("encode", f"encode {config.stage}", params, tags, identity=identity) as run:
         run.log_input_dataset(
             "dataset", request.dataset["uri"], request.dataset["digest"], "encoding"
         )

@@ -101,7 +101,7 @@ class Trainer:
         self.latents = open_stored_or_online(job.latents["uri"], job.stage, job.online)
         parent = latest_checkpoint(Store.open(job.checkpoints))
         self.learner = Learner(job, workers, parent)
-        self.saver = Saver(job, workers, self.learner, parent, run, channel)
+        self.saver = Saver(job, workers, self.learner, parent, run, channel, self.latents.index)
         place = self.learner.place
         self.step = place.step if place else 0
         self.samples_seen = place.samples_seen if place else 0
@@ -271,7 +271,6 @@ class Trainer:
         with tempfile.TemporaryDirectory(prefix="i2vgen-samples-") as folder:
             for video in videos:
                 self.run_record.log_artifact(video.write(Path(folder), self.step), "samples")
-            self.run_record.flush(at_once=True)  # before the files go
 
     def _save(self, feed: Feed, batch: Batch) -> bool:
         phase, step_in_phase = self.job.phase_at(self.step - 1)

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.curation import fingerprint_index
+from pipelines.curation.config import demo
 from pipelines.curation.duplicates import DuplicatesConfig, drop_duplicates, find_copies, rank
 from pipelines.curation.phash import unpacked
+from pipelines.curation.verdicts import shadows_of
 from pipelines.records import Clip
 from tests.pipelines.curation.clips_of import a_clip
 
@@ -159,3 +161,21 @@ def test_many_clips_are_found_through_the_index(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(fingerprint_index, "EXACT_COUNT", 100)
     assert verdicts([*originals, *copies]) == exact
     assert len(exact) == 200
+
+
+def test_a_worse_copy_of_what_was_taken_down_stays_dropped_and_a_better_one_stays() -> None:
+    worse, better = (
+        a_clip(n, phash=hash_text(BASE), crop_w_px=width) for n, width in ((1, 640), (3, 1920))
+    )
+    gone = a_clip(2, phash=hash_text(near(BASE, 0.95))).dropped("takedown", "taken_down")
+    shadows = shadows_of([worse, gone], demo())
+    assert shadows == {gone.clip_id}
+    dropped = drop_duplicates([worse, gone], CONFIG, shadows)
+    assert [(c.reason, c.duplicate_of) for c in dropped] == [
+        ("duplicate", gone.clip_id),
+        ("taken_down", None),
+    ]
+    assert drop_duplicates([better, gone], CONFIG, shadows)[0].verdict == "kept"
+    assert drop_duplicates([worse, gone], CONFIG)[0].verdict == "kept"
+    unfit = dataclasses.replace(gone, end_s=0.1)  # would have been dropped anyway: hides nothing
+    assert shadows_of([unfit, worse], demo()) == set()

@@ -89,6 +89,29 @@ def test_licence_and_consent_come_from_the_file_beside(tmp_path: Path) -> None:
     assert rows["b.mp4"].source.license is None
 
 
+def test_the_file_of_the_very_name_is_believed_first_and_a_no_in_either_stands(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "a.json").write_text(json.dumps({"license": "CC0-1.0", "consent": "no"}))
+    (tmp_path / "a.mp4.json").write_text(json.dumps({"license": "CC-BY-4.0", "consent": "yes"}))
+    source = by_uri(tmp_path)["a.mp4"].source
+    assert (source.license, source.consent) == ("CC-BY-4.0", "no")
+
+
+def test_copies_are_bound_by_the_strictest_of_what_is_stated(tmp_path: Path) -> None:
+    for name, told in (
+        ("a", {"license": "CC0-1.0", "consent": "yes"}),
+        ("b", {"license": "CC-BY-NC-4.0"}),
+        ("c", {"consent": "withdrawn in May"}),
+    ):
+        (tmp_path / f"{name}.mp4").write_bytes(b"the same")
+        (tmp_path / f"{name}.json").write_text(json.dumps(told))
+    (copies,) = [f for f in ingest(str(tmp_path)) if f.source.status == "ok"]
+    assert copies.source.uris == ["a.mp4", "b.mp4", "c.mp4"]
+    assert (copies.source.license, copies.source.consent) == ("CC-BY-NC-4.0", "withdrawn in May")
+
+
 def test_a_file_that_changes_after_it_was_listed_is_noticed(tmp_path: Path) -> None:
     from pipelines.curation.ingest import identify
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.config import RequestError, config_hash
@@ -29,6 +31,7 @@ from pipelines.lineage.manifest import (
     SOURCES_TABLE,
     read_dataset,
 )
+from pipelines.lineage.tombstones import TOMBSTONE_SCHEMA, TOMBSTONES_TABLE
 from pipelines.records import Clip, Shard, Source, to_table
 from pipelines.storage import Store
 from tests.pipelines.curation.clips_of import a_clip
@@ -145,6 +148,33 @@ def test_what_was_taken_down_stays_down(dataset: Path) -> None:
     stored = [gone if c is original else c for c in clips]
     again = rejudged(stored, CONFIG)
     assert not any(differs(a, b) for a, b in zip(again, stored, strict=True))
+
+
+def test_what_a_takedown_beside_it_names_is_left_out(dataset: Path) -> None:
+    """Its clips, its copies, and in the new version whose rows no longer have their hashes."""
+    clips = read_clips(read_dataset(str(dataset)))
+    copy = next(c for c in clips if c.duplicate_of)
+    original = next(c for c in clips if c.clip_id == copy.duplicate_of)
+    frames = {n: getattr(original, n) for n in ("source_id", "clip_id", "start_frame", "end_frame")}
+    rows = pa.Table.from_pylist([{**frames, "from_digest": "d"}], schema=TOMBSTONE_SCHEMA)
+    Store(str(dataset.parent / "down")).write_table(TOMBSTONES_TABLE, rows)
+    _, found = asked(dataset)
+    changed = [(a, b) for a, b in zip(found.now, found.then, strict=True) if differs(a, b)]
+    assert [(a.clip_id, b.reason_stage) for a, b in changed] == [(original.clip_id, "takedown")]
+    assert found.notes == ["1 clips were taken down since: a curation would leave them out"]
+
+    scrubbed = [
+        dataclasses.replace(b, phash=None, caption=None, embedding=None)
+        if b.clip_id == original.clip_id
+        else b
+        for b in found.then
+    ]
+    Store(str(dataset)).write_table(CLIPS_TABLE, to_table(Clip, scrubbed))
+    Store(str(dataset)).write_table(TOMBSTONES_TABLE, rows)
+    shutil.rmtree(dataset.parent / "down")
+    question, found = asked(dataset)
+    assert found.notes == [] and len(question.own) == 1
+    assert not any(differs(a, b) for a, b in zip(found.now, found.then, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.config import RequestError
-from pipelines.lineage.manifest import (
-    check_dataset,
-    dataset_digest,
-    diff,
-    digest_of_clips,
-    read_dataset,
-)
+from pipelines.lineage.difference import diff
+from pipelines.lineage.manifest import dataset_digest, digest_of_clips, read_dataset
+from pipelines.lineage.wholeness import check_dataset
 from pipelines.records import Clip, Shard, from_table, to_table
 from pipelines.storage import Store
 from tests.pipelines.lineage import small_world as world

@@ -161,7 +161,7 @@ def test_what_nobody_knows_is_one_line(past: Past) -> None:
 
 
 def test_neighbours_are_found_without_being_told(past: Past) -> None:
-    known = catalog.build((), None, near=[past.dataset["uri"]])
+    known = catalog.build((), near=[past.dataset["uri"]])
     assert len(known.of("checkpoint")) == 3 and len(known.of("video")) == 1
 
 
@@ -187,3 +187,24 @@ def test_answers_are_json_and_text_without_control_characters(past: Past) -> Non
     json.dumps([source, clip, checkpoint])
     (row,) = trace_text.table(["name"], [["\x1b[31mred\n"]])[1:]
     assert "\x1b" not in row and "\n" not in row
+
+
+def test_what_lies_elsewhere_is_found_by_what_refers_to_it(past: Past, tmp_path: Path) -> None:
+    """A refinement trained in another place than its base and its dataset."""
+    alone = tmp_path / "elsewhere" / "refine"
+    base = past.base[1]
+    clip = past.clips_of("gamma.mp4")[0]
+    seen = {clip.clip_id: (clip.source_id, 1, 1)}
+    world.write_checkpoint(alone, 5, seen, dataset=past.dataset, base=base, stage="refine")
+    known = catalog.build([str(alone)])
+    found = backward.trace_checkpoint(known, backward.checkpoint_entry(known, str(alone)))
+    assert found["base_not_found"] is None and len(found["stages"]) == 2
+    assert found["stages"][1]["history_complete"]
+    assert found["stages"][0]["sources"][0]["uris"] == ["/footage/gamma.mp4"]
+
+
+def test_a_place_that_cannot_be_asked_is_passed_over(
+    past: Past, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = catalog.build((), ["nowhere://bucket/x", "/gone"], near=[past.dataset["uri"]])
+    assert len(known.of("dataset")) == 1 and "nowhere://bucket/x" in caplog.text

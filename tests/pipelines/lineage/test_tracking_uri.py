@@ -31,6 +31,9 @@ def test_absolute_places_are_taken(uri: str) -> None:
         "file:///data/mlruns",
         "postgresql://u:secret@db/mlflow",
         "http://user:secret@server",
+        "http://",
+        "http://server:port",
+        "https://user:secret@:5000",
     ],
 )
 def test_others_are_refused_without_telling_secrets(uri: str) -> None:

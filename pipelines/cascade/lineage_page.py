@@ -1,0 +1,32 @@
+"""The page that says where the cascade's video came from, down to the raw clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.cascade.plan import CascadeConfig
+from pipelines.config import RequestError
+from pipelines.job import say
+from pipelines.lineage.answer_page import show_answer
+from pipelines.lineage.answers import ROWS_IN_PAGE, Question, answer
+
+ENDING = ".lineage.html"
+
+
+def write_lineage_page(config: CascadeConfig, video: str) -> str | None:
+    """Beside the video, and attached to the run that made it. None when it cannot be: the video is
+    made all the same, and `jobs/trace.py` can be asked again."""
+    page = Path(video).with_suffix(ENDING)
+    question = Question(
+        kind="video",
+        of=[video],
+        under=[config.out],
+        tracking=config.tracking if config.tracking.enabled else None,
+        shown=ROWS_IN_PAGE,
+    )
+    try:
+        show_answer(question, answer(question), page)
+    except RequestError as error:
+        say(f"no page of the video's past: {error}")
+        return None
+    return str(page)

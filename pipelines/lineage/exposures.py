@@ -1,0 +1,57 @@
+"""How often checkpoints saw clips: sums over the ledgers of their whole training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.lineage.catalog import LINEAGE_TABLE, Catalog, Entry
+from pipelines.lineage.tables import Choice, file_of
+
+# {clip_id: (first_step, times)}
+Seen = dict[str, tuple[int, int]]
+
+
+def exposures_of(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice) -> dict[str, Seen]:
+    """By checkpoint URI, what it and the checkpoints before it saw of the chosen clips.
+
+    Raises RequestError when a ledger cannot be read.
+    """
+    own = _own_ledgers(catalog, checkpoints, choice)
+    whole: dict[str, Seen] = {}
+    for checkpoint in checkpoints:
+        pending: list[Entry] = []
+        entry: Entry | None = checkpoint
+        while entry and entry.uri not in whole and entry not in pending:
+            pending.append(entry)
+            entry = catalog.parent_of(entry)
+        seen = whole.get(entry.uri, {}) if entry else {}
+        for earlier in reversed(pending):
+            seen = whole[earlier.uri] = joined(seen, own.get(earlier.uri, {}))
+    return whole
+
+
+def joined(before: Seen, now: Seen) -> Seen:
+    """Both together; `before` itself where nothing is new, so that a long training is cheap."""
+    if not now:
+        return before
+    seen = dict(before)
+    for clip_id, (first_step, times) in now.items():
+        earlier = seen.get(clip_id, (first_step, 0))
+        seen[clip_id] = (min(first_step, earlier[0]), times + earlier[1])
+    return seen
+
+
+def _own_ledgers(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice) -> dict[str, Seen]:
+    """Each checkpoint's own ledger: what was seen since its parent."""
+    if not checkpoints:
+        return {}
+    tables = catalog.tables
+    scan = tables.scan([(entry.uri, LINEAGE_TABLE) for entry in checkpoints], filename=True)
+    entry_of = {file_of(entry.uri, LINEAGE_TABLE): entry.uri for entry in checkpoints}
+    ledgers: dict[str, Seen] = {}
+    for row in tables.rows(
+        f"SELECT filename, clip_id, first_step, times FROM {scan} WHERE {tables.where(choice)}"
+    ):
+        seen = ledgers.setdefault(entry_of[row["filename"]], {})
+        seen[row["clip_id"]] = (row["first_step"], row["times"])
+    return ledgers
