@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
     from pipelines.lineage.takedown_list import read_list, resolve_targets
     from pipelines.lineage.tracked_places import places_of
     from pipelines.lineage.tracking import Tracker
+    from pipelines.lineage.tracking_values import job_identity
 
     started_s = time.monotonic()
     config = request.config
@@ -71,7 +72,9 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
     # Named before anything is written: curation keeps out what an unfinished takedown names too.
     tags = {"dataset.digest": dataset.digest, "takedown.dataset": out.uri}
     tracker = Tracker.open(config.tracking)
-    with tracker.run("takedown", f"take down from {Path(dataset.uri).name}", params, tags) as run:
+    title = f"take down from {Path(dataset.uri).name}"
+    identity = job_identity(config.out, config, dataset.digest)
+    with tracker.run("takedown", title, params, tags, identity=identity) as run:
         done = take_down(dataset, choice, out.uri, _render)
         run.log_input_dataset("dataset", dataset.uri, dataset.digest, "takedown")
         run.log_input_dataset("dataset", out.uri, done.digest, "output")

@@ -66,8 +66,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     asked = parser.parse_args(argv)
     if len(asked.of) > (2 if asked.question == "dataset" else 1):
         raise RequestError(f"trace.py: too many arguments for {asked.question}: {asked.of}")
-    if asked.html and len(asked.of) == 2:
-        raise RequestError("trace.py: --html: two datasets are compared as a table or as --json")
     return asked
 
 

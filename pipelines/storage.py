@@ -91,7 +91,9 @@ class Store:
     def _filesystem(self) -> tuple[Any, str]:
         import fsspec
 
-        filesystem, root = fsspec.core.url_to_fs(self.uri)
+        # Others write and remove here too: a listing is true for the moment it is made.
+        options = {} if self.is_local else {"use_listings_cache": False}
+        filesystem, root = fsspec.core.url_to_fs(self.uri, **options)
         return filesystem, str(root)
 
     # --- reading -------------------------------------------------------------------------
@@ -163,6 +165,16 @@ class Store:
             prefix = f"{base}/{relative}".rstrip("/")
             names = [n[len(base) + 1 :] for n in filesystem.find(prefix)]
         return sorted(n for n in names if not _is_temporary(n))
+
+    def list_folders(self) -> list[str]:
+        """Names of the folders right below, sorted; [] where there is no such place."""
+        filesystem, root = self._filesystem()
+        try:
+            entries = filesystem.ls(root, detail=True)
+        except OSError:
+            return []
+        folders = (entry["name"] for entry in entries if entry["type"] == "directory")
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in folders)
 
     @contextmanager
     def as_local_file(self, relative: str) -> Iterator[Path]:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec
-
 from pipelines.cascade.lineage_page import write_lineage_page
 from pipelines.cascade.plan import CascadeConfig, Node
 from pipelines.cascade.prompt import prompt_from_dataset
@@ -84,11 +82,8 @@ def former_latents(node: Node) -> list[str]:
     what they hold of the same clips and texts need not be encoded again. They change how long it
     takes and not what is made, so they are no part of the output's name."""
     out, _, own = node.output.rpartition("/")
-    filesystem, root = fsspec.core.url_to_fs(out)
-    if not filesystem.isdir(root):
-        return []
-    names = (path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False))
-    found = sorted(name for name in names if name.startswith("latents-") and name != own)
+    folders = Store(out).list_folders()
+    found = [name for name in folders if name.startswith("latents-") and name != own]
     return [f"{out}/{name}" for name in found if _can_be_taken_over(f"{out}/{name}")]
 
 

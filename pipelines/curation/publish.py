@@ -67,7 +67,9 @@ def dataset_manifest(
         "parent_digest": parent_digest,
         "config": settings,
         "config_hash": config_hash(settings),
-        "fingerprint": fingerprint(),
+        "fingerprint": fingerprint(
+            config.captions.backend, config.clip_score.model, config.clip_score.aesthetic_weights
+        ),
         "counts": {
             **count_clips(table),
             "sources": len(sources),

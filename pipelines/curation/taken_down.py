@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import fsspec
 import pyarrow as pa
 
 from pipelines.config import RequestError
@@ -180,13 +179,7 @@ def _folder_of(uri: str) -> str:
 
 
 def _folders_in(uri: str) -> list[str]:
-    filesystem, root = fsspec.core.url_to_fs(uri)
-    try:
-        entries = filesystem.ls(root, detail=True)
-    except OSError:
-        return []
-    names = (e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "directory")
-    return [f"{uri}/{name}" for name in names if name != WORK_FOLDER]
+    return [f"{uri}/{name}" for name in Store(uri).list_folders() if name != WORK_FOLDER]
 
 
 def _rows_named(flag: str, uri: str) -> list[Row] | None:

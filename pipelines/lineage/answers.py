@@ -49,7 +49,7 @@ class Answer:
 def answer(question: Question) -> Answer:
     """Raises RequestError when what is asked about is not known, or cannot be read."""
     if question.kind == "dataset" and len(question.of) == 2:
-        return _difference(*question.of)
+        return _difference(catalog.build((), near=question.of), *question.of)
     (first,) = question.of
     if question.kind == "dataset":
         read_dataset(first)
@@ -66,10 +66,10 @@ def answer(question: Question) -> Answer:
     return dataclasses.replace(found, report={**found.report, "runs": runs}, text=text)
 
 
-def _difference(before: str, after: str) -> Answer:
+def _difference(known: Catalog, before: str, after: str) -> Answer:
     changes = diff(read_dataset(before), read_dataset(after))
-    text = trace_text.diff_text(changes)
-    return Answer(Catalog(()), dataclasses.asdict(changes), text)
+    home = (("curate", "takedown"), (changes.after,))
+    return Answer(known, dataclasses.asdict(changes), trace_text.diff_text(changes), home)
 
 
 def _dataset(known: Catalog, uri: str, shown: int | None) -> Answer:

@@ -191,17 +191,31 @@ def entries_below(root: str, depth: int | None = None) -> Iterator[Entry]:
 
 
 def _paths_below(root: str, depth: int | None) -> Iterator[str]:
+    """Files that may be, or name, an output."""
     if not is_local(root):
         store = Store.open(root)
-        for name in store.list_files():
-            if all(_is_worth_entering(folder) for folder in name.split("/")[:-1]):
+        there = frozenset(store.list_files())
+        for name in sorted(there):
+            if all(map(_is_worth_entering, name.split("/")[:-1])) and _may_be_output(name, there):
                 yield store.path(name)
         return
     for folder, folders, files in os.walk(root):
         level = len(Path(folder).relative_to(root).parts)
         keep = depth is None or level < depth
         folders[:] = sorted(f for f in folders if keep and _is_worth_entering(f))
-        yield from (f"{folder}/{name}" for name in files)
+        there = frozenset(files)
+        yield from (f"{folder}/{name}" for name in files if _may_be_output(name, there))
+
+
+def _may_be_output(name: str, there: frozenset[str]) -> bool:
+    """By the listing alone: footage has films by the thousand, with nothing beside them."""
+    if name.endswith(VIDEO_ENDING):
+        return _record_of(name) in there
+    return name.rpartition("/")[2] in NAMING_FILES
+
+
+def _record_of(video: str) -> str:
+    return f"{video.removesuffix(VIDEO_ENDING)}.json"
 
 
 def _is_worth_entering(folder: str) -> bool:
@@ -220,11 +234,7 @@ def _read_entry(kind: str, uri: str, path: str) -> Entry | None:
 
 def _read_video(path: str) -> Entry | None:
     """Films of the footage have JSON beside them too; only ours names checkpoints."""
-    folder, _, name = path.rpartition("/")
-    record = f"{name.removesuffix(VIDEO_ENDING)}.json"
-    if not Store(folder).exists(record):
-        return None
-    entry = _read_entry("video", path, f"{folder}/{record}")
+    entry = _read_entry("video", path, _record_of(path))
     return entry if entry and checkpoints_of(entry) else None
 
 

@@ -37,7 +37,7 @@ _SPANS = """
     GROUP BY source_id
 """
 _ROWS = """
-    SELECT shown.*, sources.uris, sources.license, sources.consent
+    SELECT shown.*, sources.uris, sources.license, sources.consent, sources.duration_s
     FROM shown LEFT JOIN {sources} AS sources USING (source_id)
     ORDER BY times DESC, source_id
 """
@@ -47,7 +47,7 @@ _LICENSES = """
 """
 _NO_SOURCES = (
     "(SELECT NULL::VARCHAR AS source_id, NULL::VARCHAR[] AS uris, NULL::VARCHAR AS license, "
-    "NULL::VARCHAR AS consent WHERE false)"
+    "NULL::VARCHAR AS consent, NULL::DOUBLE AS duration_s WHERE false)"
 )
 
 

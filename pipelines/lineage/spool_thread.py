@@ -31,6 +31,7 @@ LEFT_OVERS_EVERY_S = 60.0
 GAVE_UP_FOR_S = 10.0
 IDLE_S = 3600.0
 STOP_S = 0.5
+REASON_CHARACTERS = 160
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ class Delivery:
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             self.spool.sync()  # it may wait for long
-        self._warn(one_line(error))
+        self._warn(one_line(error, REASON_CHARACTERS).removeprefix("tracking: "))
 
     def _warn(self, reason: str) -> None:
         """Once, until it works again."""

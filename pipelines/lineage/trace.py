@@ -160,7 +160,7 @@ def who_saw(catalog: Catalog, choice: Choice, *, each_clip: bool = True) -> dict
     return {
         "checkpoints": saw,
         "clean_checkpoints": clean,
-        "videos": _videos_of(catalog, {row["digest"] for row in saw}),
+        "videos": _videos_of(catalog, {str(row["digest"]) for row in saw}),
     }
 
 

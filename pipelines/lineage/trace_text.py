@@ -160,8 +160,8 @@ def who_saw_lines(report: dict[str, Any]) -> Lines:
         lines += _section("last clean checkpoint", table(("step", "training"), rows))
     videos = [(len(video["copies"]), video["uri"]) for video in report["videos"]]
     if videos:
-        columns = ("copies", "where")
-        lines += _section("videos made by those checkpoints", table(columns, videos))
+        shown = table(("copies", "where"), videos)
+        lines += _section("videos made by those checkpoints", shown)
     return lines
 
 

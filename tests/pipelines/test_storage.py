@@ -128,3 +128,12 @@ def test_writers_of_one_file_never_mix(tmp_path: Path) -> None:
             seen.add(data[:1])
         time.sleep(0.001)
     assert all(w.returncode == 0 for w in writers) and seen
+
+
+def test_folders_right_below_are_listed(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    for name in ("b/x.txt", "a/deep/y.txt", "file.txt"):
+        store.write_bytes(name, b"1")
+    assert store.list_folders() == ["a", "b"]
+    assert Store(store.path("nowhere")).list_folders() == []
+    assert Store(store.path("file.txt")).list_folders() == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from model.encoders import asset_digests
 from pipelines.config import to_plain
+from pipelines.curation.prepared import CUTTING, SAYING, SEEING
 from pipelines.lineage import fingerprint
 from pipelines.media.build import ffmpeg_build
 
@@ -77,8 +78,13 @@ def test_it_names_the_build_of_ffmpeg_and_the_embedded_weights() -> None:
     assert asset_digests().items() <= found["weights"].items()
 
 
-def test_it_raises_on_nothing_of_its_own() -> None:
-    """It is part of what config_hash can encode: no value that is written in two ways."""
+def test_every_package_that_decides_a_stage_of_curation_is_in_it() -> None:
+    named = {name.replace("_", "-") for name in (*SEEING, *SAYING, *CUTTING)}
+    assert named <= set(fingerprint.PACKAGES)
+
+
+def test_it_has_a_canonical_form() -> None:
+    """No value in it is written in two ways."""
     found = fingerprint.fingerprint()
     assert to_plain(found) == found
 
@@ -120,7 +126,7 @@ def test_only_who_asks_for_it_pays_for_pyav() -> None:
     )
     ran = [sys.executable, "-c", code]
     done = subprocess.run(ran, cwd=fingerprint.ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "[]"
 
 
 def test_it_costs_next_to_nothing() -> None:

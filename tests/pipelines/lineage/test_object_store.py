@@ -150,6 +150,20 @@ def test_to_look_around_reads_what_may_name_an_output_and_nothing_else(there: Th
     assert asked == naming | {"footage/alpha.json"}  # the one film with JSON beside it
 
 
+def test_what_another_process_did_is_seen_at_once(there: There) -> None:
+    """Workers on other machines commit here, and a takedown elsewhere may remove."""
+    store, client = Store.open(there.place("work")), there.store.client()
+    key = f"{store.uri.removeprefix(f's3://{BUCKET}/')}/commits/{{}}"
+    for name in ("1.json", "2.json", "3.json"):
+        assert not store.exists(f"commits/{name}")
+        client.put_object(Bucket=BUCKET, Key=key.format(name), Body=b"{}")
+        assert store.exists(f"commits/{name}")
+        assert f"commits/{name}" in store.list_files()
+    client.delete_object(Bucket=BUCKET, Key=key.format("2.json"))
+    assert not store.exists("commits/2.json")
+    assert store.list_files("commits") == ["commits/1.json", "commits/3.json"]
+
+
 # --- takedown ----------------------------------------------------------------------------------
 
 
