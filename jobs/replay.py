@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         description=__doc__ or "",
         examples=EXAMPLES,
     )
-    from pipelines.lineage import tracking_uri
-    from pipelines.lineage.tracking_replay import chosen_stores, list_store, replay_store
+    from pipelines.lineage.tracked import uri as tracking_uri
+    from pipelines.lineage.tracked.replay import chosen_stores, list_store, replay_store
 
     started_s = time.monotonic()
     wanted = request.config.tracking

@@ -49,9 +49,9 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
     from pipelines.lineage.manifest import read_dataset
     from pipelines.lineage.takedown import affected_by, check_out, take_down
     from pipelines.lineage.takedown_list import read_list, resolve_targets
-    from pipelines.lineage.tracked_places import places_of
+    from pipelines.lineage.tracked.places import places_of
+    from pipelines.lineage.tracked.values import job_identity
     from pipelines.lineage.tracking import Tracker
-    from pipelines.lineage.tracking_values import job_identity
 
     started_s = time.monotonic()
     config = request.config

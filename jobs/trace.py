@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
     )
     found = answers.answer(question)
     if asked.html:
-        from pipelines.lineage.answer_page import show_answer
+        from pipelines.lineage.page.answer_page import show_answer
 
         run_id = show_answer(question, found, asked.html)
         say(f"page: {Path(asked.html).absolute()}")

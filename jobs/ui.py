@@ -63,8 +63,8 @@ def main(argv: Sequence[str]) -> None:
 
 def send_what_waits(uri: str) -> None:
     """What jobs recorded while this store did not answer, so that the pages show it."""
-    from pipelines.lineage import tracking_uri
-    from pipelines.lineage.tracking_replay import replay_everything_for
+    from pipelines.lineage.tracked import uri as tracking_uri
+    from pipelines.lineage.tracked.replay import replay_everything_for
 
     if sent := replay_everything_for(tracking_uri.spool_root(), uri):
         say(f"sent {sent} records that waited for {uri}")
@@ -72,7 +72,7 @@ def send_what_waits(uri: str) -> None:
 
 def _files_beside(uri: str) -> str:
     """The folder for files that come through the server; empty when its database is elsewhere."""
-    from pipelines.lineage.tracking_uri import sqlite_path
+    from pipelines.lineage.tracked.uri import sqlite_path
 
     database = sqlite_path(uri)
     return str(database.with_name(f"{database.stem}-artifacts")) if database else ""

@@ -7,8 +7,8 @@ from pathlib import Path
 from pipelines.cascade.plan import CascadeConfig
 from pipelines.config import RequestError
 from pipelines.job import say
-from pipelines.lineage.answer_page import show_answer
 from pipelines.lineage.answers import ROWS_IN_PAGE, Question, answer
+from pipelines.lineage.page.answer_page import show_answer
 
 ENDING = ".lineage.html"
 

@@ -142,7 +142,7 @@ def remember(shared: Store, taken: TakenDown) -> None:
 
 
 def _tracked(config: CurateConfig, warnings: list[str]) -> Iterator[str]:
-    from pipelines.lineage.tracked_places import takedowns_of
+    from pipelines.lineage.tracked.places import takedowns_of
 
     try:
         yield from takedowns_of(config.tracking)

@@ -13,8 +13,8 @@ from pipelines.lineage import catalog, past, trace, trace_text
 from pipelines.lineage.catalog import Catalog
 from pipelines.lineage.difference import diff
 from pipelines.lineage.manifest import read_dataset
-from pipelines.lineage.tracked_places import places_of
-from pipelines.lineage.tracked_runs import runs_about
+from pipelines.lineage.tracked.places import places_of
+from pipelines.lineage.tracked.runs_about import runs_about
 from pipelines.storage import Store, absolute_uri
 
 #: Sources of a checkpoint in a page; a terminal shows fewer, `--json` all.

@@ -37,9 +37,7 @@ MARKER_FILE = "_work/takedown.json"
 REPORT_FILE = "report.html"
 
 # Counts of dataset.json that say how the clips of the parent were made, not what is in it.
-OF_THE_PARENT = frozenset(
-    {"cuts", "leak_checked", "leak_frames", "lost_frames", "cut_again"}
-)
+OF_THE_PARENT = frozenset({"cuts", "leak_checked", "leak_frames", "lost_frames", "cut_again"})
 
 #: What the row of a removed clip says from now on; the other columns stay.
 MARKED: dict[str, Any] = {

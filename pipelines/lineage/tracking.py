@@ -2,7 +2,7 @@
 
 One experiment per project, one run per job. Datasets and checkpoints stay where they are and are
 recorded by reference, under our own digests. What a job records is written to disk and delivered
-by a thread (spool_thread.py), so a server that is slow, down, or refuses us neither stops nor
+by a thread (spool/thread.py), so a server that is slow, down, or refuses us neither stops nor
 slows the job. Who reads hears of it: RequestError.
 """
 
@@ -19,18 +19,20 @@ from typing import Any
 
 from pipelines.config import RequestError, TrackingConfig
 from pipelines.job import say
-from pipelines.lineage import fingerprint, spool_files, tracking_uri
-from pipelines.lineage.spool_lock import FileLock
-from pipelines.lineage.spool_thread import OF_FILE, OF_SERVER, Delivery, delivery_to
-from pipelines.lineage.tracked import (
+from pipelines.lineage import fingerprint
+from pipelines.lineage.spool import files as spool_files
+from pipelines.lineage.spool.lock import FileLock
+from pipelines.lineage.spool.thread import OF_FILE, OF_SERVER, Delivery, delivery_to
+from pipelines.lineage.tracked import uri as tracking_uri
+from pipelines.lineage.tracked.experiment import Experiment, open_experiment
+from pipelines.lineage.tracked.reader import TrackedReader
+from pipelines.lineage.tracked.recorder import Recorder
+from pipelines.lineage.tracked.records import (
     pending_ref,
     takedown_tags,
 )
-from pipelines.lineage.tracked_experiment import Experiment, open_experiment
-from pipelines.lineage.tracked_reader import TrackedReader
-from pipelines.lineage.tracked_recorder import Recorder
-from pipelines.lineage.tracked_run import Run
-from pipelines.lineage.tracking_values import RUN_NAME_CHARACTERS, clean, job_identity
+from pipelines.lineage.tracked.run import Run
+from pipelines.lineage.tracked.values import RUN_NAME_CHARACTERS, clean, job_identity
 
 __all__ = ["KINDS", "Experiment", "Run", "Tracker", "job_identity"]
 

@@ -66,8 +66,8 @@ class Clock:
                 stack.close()
 
     def wrap_tracking(self) -> None:
-        from pipelines.lineage.spool_thread import Delivery
-        from pipelines.lineage.tracked_run import Run
+        from pipelines.lineage.spool.thread import Delivery
+        from pipelines.lineage.tracked.run import Run
         from pipelines.lineage.tracking import Tracker
 
         for name in ("open", "run"):

@@ -21,7 +21,7 @@ import pytest
 
 from pipelines.config import TrackingConfig
 from pipelines.lineage import manifest
-from pipelines.lineage.tracked import RunRecord
+from pipelines.lineage.tracked.records import RunRecord
 from pipelines.lineage.tracking import Tracker
 from tests.browser.watched_tab import WatchedTab, play
 from tests.conftest import REPOSITORY, Demo, run_job

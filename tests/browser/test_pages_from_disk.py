@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipelines.lineage import catalog, manifest, past, trace
-from pipelines.lineage.trace_page import write_page
+from pipelines.lineage.page.page import write_page
 from tests.browser.playable_world import EVIL, RAN, write_world
 from tests.browser.watched_tab import WIDTH_PX, WatchedTab, play
 from tests.conftest import Demo

@@ -39,7 +39,7 @@ def test_a_relative_place_is_refused() -> None:
 def test_the_ui_shows_what_waited_for_it(tmp_path: Path) -> None:
     port, home, log = free_port(), str(tmp_path / "home"), tmp_path / "log"
     environment = {**os.environ, "I2VGEN_HOME": home}
-    job = [sys.executable, "-m", "tests.pipelines.lineage.tracking_jobs", "project"]
+    job = [sys.executable, "-m", "tests.pipelines.lineage.tracked.tracking_jobs", "project"]
     subprocess.run(
         [*job, f"http://127.0.0.1:{port}", "mine"], cwd=REPOSITORY, env=environment, check=True
     )
@@ -55,7 +55,7 @@ def test_the_ui_shows_what_waited_for_it(tmp_path: Path) -> None:
 def test_what_waits_is_listed_and_sent_once(door: Door, tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     door.shut()
-    job = [sys.executable, "-m", "tests.pipelines.lineage.tracking_jobs", "project"]
+    job = [sys.executable, "-m", "tests.pipelines.lineage.tracked.tracking_jobs", "project"]
     one = subprocess.run(
         [*job, door.uri, "mine"],
         cwd=REPOSITORY,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pipelines.config import TrackingConfig
-from pipelines.lineage import tracked_places
+from pipelines.lineage.tracked import places as tracked_places
 from pipelines.lineage.tracking import Tracker
-from tests.pipelines.lineage.tracked_rows import rows_of
-from tests.pipelines.lineage.tracking_jobs import BASE, DATASET, REFINE, small_project
+from tests.pipelines.lineage.tracked.tracked_rows import rows_of
+from tests.pipelines.lineage.tracked.tracking_jobs import BASE, DATASET, REFINE, small_project
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.object_store import ObjectStore, object_store
 from tests.servers.postgres import postgres
