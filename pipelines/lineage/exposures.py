@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.lineage.catalog import LINEAGE_TABLE, Catalog, Entry
-from pipelines.lineage.tables import Choice, file_of
+from pipelines.lineage.tables import Choice
 
 # {clip_id: (first_step, times)}
 Seen = dict[str, tuple[int, int]]
@@ -43,15 +43,14 @@ def joined(before: Seen, now: Seen) -> Seen:
 
 def _own_ledgers(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice) -> dict[str, Seen]:
     """Each checkpoint's own ledger: what was seen since its parent."""
-    if not checkpoints:
-        return {}
     tables = catalog.tables
-    scan = tables.scan([(entry.uri, LINEAGE_TABLE) for entry in checkpoints], filename=True)
-    entry_of = {file_of(entry.uri, LINEAGE_TABLE): entry.uri for entry in checkpoints}
-    ledgers: dict[str, Seen] = {}
-    for row in tables.rows(
-        f"SELECT filename, clip_id, first_step, times FROM {scan} WHERE {tables.where(choice)}"
-    ):
-        seen = ledgers.setdefault(entry_of[row["filename"]], {})
-        seen[row["clip_id"]] = (row["first_step"], row["times"])
-    return ledgers
+    found = tables.rows_by_place(
+        [entry.uri for entry in checkpoints],
+        LINEAGE_TABLE,
+        "clip_id, first_step, times",
+        tables.where(choice),
+    )
+    return {
+        uri: {row["clip_id"]: (row["first_step"], row["times"]) for row in rows}
+        for uri, rows in found.items()
+    }

@@ -45,18 +45,39 @@ class Tables:
         self._path_of: dict[str, str] = {}  # as queries name it: the file
         self._chosen: Choice | None = None
 
-    def scan(self, places: Sequence[tuple[str, str]], *, filename: bool = False) -> str:
+    def scan(self, places: Sequence[tuple[str, str]]) -> str:
         """A FROM item over (output URI, table) pairs; each a parquet file or a folder of parts.
 
-        With `filename` there is a column of that name, holding `file_of(uri, table)`. Raises
-        RequestError when a table is not there.
+        Raises RequestError when a table is not there.
         """
-        paths = [path for place in places for path in self._files(*place)]
+        return self._scan([path for place in places for path in self._files(*place)])
+
+    def rows_by_place(
+        self, uris: Iterable[str], table: str, columns: str, condition: str, order: str = ""
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The rows of the same table in several outputs, by output, from one pass over all of
+        them; an output without such rows has no entry. `order` is of a row's place in its list.
+
+        A column that some of the tables lack is null there. Raises as `rows`.
+        """
+        uri_of = {path: uri for uri in uris for path in self._files(uri, table)}
+        if not uri_of:
+            return {}
+        scan = self._scan(list(uri_of), "filename = true, union_by_name = true")
+        ordered = f"ORDER BY {order}" if order else ""
+        found: dict[str, list[dict[str, Any]]] = {}
+        names = {without_protocol(path): uri for path, uri in uri_of.items()}
+        for row in self.rows(f"SELECT {columns}, filename FROM {scan} WHERE {condition} {ordered}"):
+            uri = names[without_protocol(row.pop("filename"))]
+            found.setdefault(uri, []).append(row)
+        return found
+
+    def _scan(self, paths: Sequence[str], options: str = "filename = false") -> str:
         if not paths:
             raise ValueError("a scan of no table")
         named = {quoted(as_pattern(path)): path for path in paths}
         self._path_of |= named
-        return f"read_parquet([{', '.join(named)}], filename = {str(filename).lower()})"
+        return f"read_parquet([{', '.join(named)}], {options})"
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """What the query gives, a dict a row. Raises RequestError, naming the file, when one cannot
@@ -134,9 +155,9 @@ def _is_about_files(error: duckdb.Error) -> bool:
     return type(error) is duckdb.Error or isinstance(error, FILE_ERRORS)
 
 
-def file_of(uri: str, table: str) -> str:
-    """The name by which a scan reports the one file of a table."""
-    return Store(uri).path(table)
+def without_protocol(path: str) -> str:
+    """A file's name however a filesystem spells it: `memory://a` and `memory:///a` are one."""
+    return path.rpartition("://")[2].lstrip("/")
 
 
 def is_part(name: str) -> bool:

@@ -22,6 +22,10 @@ from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
 
 ID = re.compile(r"[0-9a-f]{32}")
+SOURCE_COLUMNS = (
+    "source_id, uris, size_bytes, container, codec, width_px, height_px, rotation_deg, fps, "
+    "duration_s, num_frames, license, consent, status, reason"
+)
 CLIP_COLUMNS = (
     "clip_id, source_id, kind, shot_index, start_frame, end_frame, start_s, end_s, caption, "
     "clip_score, verdict, reason_stage, reason, duplicate_of, tiers, shard, key, license, consent"
@@ -51,19 +55,20 @@ def source_ids_of(catalog: Catalog, file_or_id: str) -> list[str]:
 
 def trace_source(catalog: Catalog, source_id: str) -> dict[str, Any]:
     """A source's rows and clips in every dataset, and every checkpoint that saw them."""
-    choice = Choice(source_ids=frozenset([source_id]))
-    tables, chosen = catalog.tables, catalog.tables.where(choice)
-    datasets = []
-    for dataset in catalog.of("dataset"):
-        sources = tables.scan([(dataset.uri, manifest.SOURCES_TABLE)])
-        rows = tables.rows(f"SELECT * FROM {sources} WHERE {chosen}")
-        if not rows:
-            continue
-        scan = tables.scan([(dataset.uri, manifest.CLIPS_TABLE)])
-        clips = tables.rows(
-            f"SELECT {CLIP_COLUMNS} FROM {scan} WHERE {chosen} ORDER BY shot_index, start_frame"
-        )
-        datasets.append({**name_of(dataset), "source": rows[0], "clips": clips})
+    choice, tables = Choice(source_ids=frozenset([source_id])), catalog.tables
+    uris, chosen = [dataset.uri for dataset in catalog.of("dataset")], tables.where(choice)
+    sources = tables.rows_by_place(uris, manifest.SOURCES_TABLE, SOURCE_COLUMNS, chosen)
+    order = "shot_index, start_frame"
+    clips = tables.rows_by_place(sources, manifest.CLIPS_TABLE, CLIP_COLUMNS, chosen, order)
+    datasets = [
+        {
+            **name_of(dataset),
+            "source": sources[dataset.uri][0],
+            "clips": clips.get(dataset.uri, []),
+        }
+        for dataset in catalog.of("dataset")
+        if dataset.uri in sources
+    ]
     return {
         "source_id": source_id,
         "datasets": datasets,
@@ -76,11 +81,12 @@ def trace_clip(catalog: Catalog, clip_id: str) -> dict[str, Any]:
     """A clip's row in every dataset with every decision, and where it was used. Raises
     RequestError when unknown."""
     choice, tables = Choice(clip_ids=frozenset([clip_id])), catalog.tables
+    datasets = {dataset.uri: dataset for dataset in catalog.of("dataset")}
+    columns = "* EXCLUDE (embedding, filename)"
+    rows = tables.rows_by_place(datasets, manifest.CLIPS_TABLE, columns, tables.where(choice))
     found = []
-    for dataset in catalog.of("dataset"):
-        scan = tables.scan([(dataset.uri, manifest.CLIPS_TABLE)])
-        query = f"SELECT * EXCLUDE (embedding) FROM {scan} WHERE {tables.where(choice)}"
-        for row in tables.rows(query):
+    for uri, dataset in datasets.items():
+        for row in rows.get(uri, ()):
             decisions = decisions_of(dataset.header, row)
             uris = _uris_of(catalog, dataset, row["source_id"])
             found.append({**name_of(dataset), "row": row, "uris": uris, "decisions": decisions})
@@ -111,17 +117,19 @@ def _unknown(catalog: Catalog, kind: str, wanted: str) -> RequestError:
 
 
 def _latents_with(catalog: Catalog, choice: Choice) -> list[dict[str, Any]]:
-    found = []
-    for latents in catalog.of("latents"):
-        scan = catalog.tables.scan([(latents.uri, INDEX_TABLE)])
-        rows = catalog.tables.rows(
-            f"SELECT clip_id, pack, first_row, num_frames FROM {scan} "
-            f"WHERE {catalog.tables.where(choice)} ORDER BY clip_id"
-        )
-        if rows:
-            stage = latents.header.get("stage")
-            found.append({**name_of(latents), "stage": stage, "clips": rows})
-    return found
+    tables, every = catalog.tables, catalog.of("latents")
+    rows = tables.rows_by_place(
+        [latents.uri for latents in every],
+        INDEX_TABLE,
+        "clip_id, pack, first_row, num_frames",
+        tables.where(choice),
+        "clip_id",
+    )
+    return [
+        {**name_of(latents), "stage": latents.header.get("stage"), "clips": rows[latents.uri]}
+        for latents in every
+        if latents.uri in rows
+    ]
 
 
 def who_saw(catalog: Catalog, choice: Choice, *, each_clip: bool = True) -> dict[str, Any]:

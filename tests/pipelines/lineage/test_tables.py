@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config import RequestError
-from pipelines.lineage.tables import Choice, Tables, as_pattern, file_of, quoted
+from pipelines.lineage.tables import Choice, Tables, as_pattern, quoted
 from pipelines.storage import Store
 
 TABLE = "clips.parquet"
@@ -74,13 +74,26 @@ def test_a_path_is_no_pattern(root: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_row_tells_its_file(tmp_path: Path, name: str) -> None:
-    uris = [write(Store.open(str(tmp_path / name / f"step {n}")), ids(1, n)) for n in range(2)]
-    tables = Tables()
-    scan = tables.scan([(uri, TABLE) for uri in uris], filename=True)
-    rows = tables.rows(f"SELECT clip_id, filename FROM {scan}")
-    of_file = {row["filename"]: row["clip_id"] for row in rows}
-    assert of_file == {file_of(uri, TABLE): ids(1, n)[0] for n, uri in enumerate(uris)}
+def test_a_row_tells_its_place(root: str, name: str) -> None:
+    """Rows of several places come from one pass, and are told apart."""
+    uris = [write(Store.open(f"{root}/{name}/step {n}"), ids(2, n)) for n in range(3)]
+    (gone,) = ids(1, 1)
+    found = Tables().rows_by_place(uris, TABLE, "clip_id", f"clip_id <> '{gone}'", "clip_id")
+    shown = {uri: [row["clip_id"] for row in rows] for uri, rows in found.items()}
+    expected = {uri: [i for i in ids(2, n) if i != gone] for n, uri in enumerate(uris)}
+    assert shown == expected
+
+
+def test_no_place_has_no_rows() -> None:
+    assert Tables().rows_by_place([], TABLE, "clip_id", "true") == {}
+
+
+def test_a_column_that_an_older_table_lacks_is_null(tmp_path: Path) -> None:
+    new, old = (Store.open(str(tmp_path / name)) for name in ("new", "old"))
+    new.write_table(TABLE, pa.table({"clip_id": ["a"], "consent": ["yes"]}))
+    old.write_table(TABLE, pa.table({"clip_id": ["a"]}))
+    found = Tables().rows_by_place([new.uri, old.uri], TABLE, "consent", "true")
+    assert found == {new.uri: [{"consent": "yes"}], old.uri: [{"consent": None}]}
 
 
 @given(st.text("[]*?!{}'\"\\ax", max_size=12))
@@ -192,21 +205,21 @@ def test_a_damaged_file_among_whole_ones_is_named_in_one_line(root: str, kind: s
     with pytest.raises(RequestError) as caught:
         clips_in(Tables(), *uris)
     message = str(caught.value)
-    assert message.startswith(f"{file_of(broken.uri, TABLE)}: not readable") and "\n" not in message
+    assert message.startswith(f"{broken.path(TABLE)}: not readable") and "\n" not in message
     assert not any(uri in message for uri in (uris[0], uris[2]))
 
 
 def test_whatever_is_damaged_is_an_answer_or_a_reason(tmp_path: Path) -> None:
     """Hundreds of ways to damage a file: never another error, and never a hang."""
     store = Store.open(str(tmp_path / "set"))
-    whole = Path(file_of(write(store, ids(3000)), TABLE)).read_bytes()
+    whole = Path(Store(write(store, ids(3000))).path(TABLE)).read_bytes()
     source, refused = random.Random(1), 0
     for number in range(60):
         data = bytearray(whole)
         first = len(data) - 1200 if number % 2 else 0
         place = source.randrange(first, len(data) - 8)
         data[place : place + 8] = source.randbytes(8)
-        Path(file_of(store.uri, TABLE)).write_bytes(bytes(data))
+        Path(store.path(TABLE)).write_bytes(bytes(data))
         try:
             clips_in(Tables(), store.uri)
         except RequestError as error:
