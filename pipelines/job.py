@@ -39,6 +39,7 @@ def run(main: Main) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         result = main(sys.argv[1:])
+        sys.stdout.flush()
     except RequestError as error:
         line = " ".join(str(error).splitlines())  # a file's name may hold a line break
         print(f"error: {line}", file=sys.stderr, flush=True)
@@ -48,6 +49,10 @@ def run(main: Main) -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        sys.exit(EXIT_FAILED)
+    except BrokenPipeError:
+        # Whoever read the answer has seen enough (`| head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except OSError as error:
         if not is_disk_full(error):

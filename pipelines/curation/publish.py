@@ -6,7 +6,6 @@ ids, no places. Where the footage lay and where the dataset was written is in `o
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +24,7 @@ from pipelines.lineage.manifest import (
     SHARDS_TABLE,
     SOURCES_TABLE,
     count_clips,
+    count_sources,
     digest_of_clips,
 )
 from pipelines.lineage.tombstones import TOMBSTONES_TABLE
@@ -60,7 +60,6 @@ def dataset_manifest(
     tombstones = {"tombstones": taken_down.counts()} if taken_down and taken_down.rows else {}
     settings = result_settings(config)
     table = to_table(Clip, clips)
-    failed = Counter(s.reason for s in sources if s.status != "ok")
     return {
         "schema_version": SCHEMA_VERSION,
         "digest": digest_of_clips(table),
@@ -72,9 +71,7 @@ def dataset_manifest(
         ),
         "counts": {
             **count_clips(table),
-            "sources": len(sources),
-            "sources_failed": sum(failed.values()),
-            "source_reasons": dict(sorted(failed.items(), key=str)),
+            **count_sources(to_table(Source, sources)),
             "shards": len(shards),
             "shard_bytes": sum(s.bytes for s in shards),
             **cut_counts(cuts),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 from pipelines.config import RequestError, TrackingConfig
 from pipelines.lineage import catalog, past, trace, trace_text
-from pipelines.lineage.catalog import Catalog
+from pipelines.lineage.catalog import DIGEST_PREFIX, Catalog
 from pipelines.lineage.difference import diff
 from pipelines.lineage.manifest import read_dataset
-from pipelines.lineage.tracked.places import places_of
-from pipelines.lineage.tracked.runs_about import runs_about
+from pipelines.lineage.tracked.places import known_places
+from pipelines.lineage.tracked.runs_about import known_runs
 from pipelines.storage import Store, absolute_uri
+
+logger = logging.getLogger(__name__)
 
 #: Sources of a checkpoint in a page; a terminal shows fewer, `--json` all.
 ROWS_IN_PAGE = 200
@@ -51,19 +54,40 @@ def answer(question: Question) -> Answer:
     if question.kind == "dataset" and len(question.of) == 2:
         return _difference(catalog.build((), near=question.of), *question.of)
     (first,) = question.of
-    if question.kind == "dataset":
+    is_digest = DIGEST_PREFIX.fullmatch(first.lower()) and not Store.open(first).exists("")
+    if question.kind == "dataset" and not is_digest:
         read_dataset(first)
-    elif question.kind in ("checkpoint", "video") and not Store.open(first).exists(""):
+    is_path = question.kind in ("checkpoint", "video") and not is_digest
+    if is_path and not Store.open(place_of(first)).exists(""):
         raise RequestError(f"{question.kind} {first}: no such file or folder")
-    tracked = places_of(question.tracking) if question.tracking and not question.under else ()
+    tracked: set[str] = set()
+    if question.tracking and not question.under:
+        tracked, trouble = known_places(question.tracking)
+        if trouble:
+            logger.warning("%s; only what lies around %s is looked at", trouble, first)
     near = question.of if "/" in first or Path(first).exists() else ()
     known = catalog.build(question.under, tracked, near)
+    if is_digest and question.kind in catalog.NAMING_FILES.values():
+        entry = known.with_digest(question.kind, first)
+        if entry is None:
+            raise RequestError(
+                f"{question.kind} {first}: nothing with such a digest is known here; give its "
+                "folder, or --under FOLDER"
+            )
+        first = entry.uri
     found = ANSWERS[question.kind](known, first, question.shown)
     if question.tracking is None:
         return found
-    runs = runs_about(question.tracking, digests_in(found.report))
+    runs = known_runs(question.tracking, digests_in(found.report))
     text = found.text.rstrip("\n") + "\n\n" + "\n".join(trace_text.run_lines(runs))
     return dataclasses.replace(found, report={**found.report, "runs": runs}, text=text)
+
+
+def place_of(path: str) -> str:
+    """The folder, where one of the files that name it was given."""
+    for name in (*catalog.NAMING_FILES, "latest.json", "latest"):
+        path = path.removesuffix(f"/{name}")
+    return path
 
 
 def _difference(known: Catalog, before: str, after: str) -> Answer:
@@ -93,7 +117,7 @@ def _clip(known: Catalog, clip_id: str, shown: int | None) -> Answer:
 
 
 def _checkpoint(known: Catalog, uri: str, shown: int | None) -> Answer:
-    entry = past.checkpoint_entry(known, absolute_uri(uri))
+    entry = past.checkpoint_entry(known, absolute_uri(place_of(uri)))
     report = past.trace_checkpoint(known, entry, shown)
     home = (("train_base", "train_refine"), (entry.digest,))
     return Answer(known, report, trace_text.checkpoint_text(report), home)
@@ -135,5 +159,5 @@ def _digests(value: Any) -> Iterator[str]:
 def home_run(tracking: TrackingConfig, found: Answer) -> str | None:
     """The newest run that a page about the answer belongs to; None where there is none."""
     kinds, digests = found.home_of
-    runs = [run for run in runs_about(tracking, digests) if run["kind"] in kinds]
+    runs = [run for run in known_runs(tracking, digests) if run["kind"] in kinds]
     return str(runs[-1]["run_id"]) if runs else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ NAMING_FILES = {
     "checkpoint.json": "checkpoint",
 }
 VIDEO_ENDING = ".mp4"
+DIGEST_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 SIBLING_DEPTH = 2
 SKIPPED_FOLDERS = {"_work", "_ray", "shards", "packs", "unet", "ema", ".git", ".venv", "logs"}
 REFERENCES = ("dataset", "latents", "base")  # of latents and checkpoints, {"uri", "digest"} each
@@ -86,6 +88,14 @@ class Catalog:
     def at(self, kind: str, uri: str) -> Entry | None:
         wanted = absolute_uri(uri)
         return next((e for e in self.of(kind) if e.uri == wanted), None)
+
+    def with_digest(self, kind: str, prefix: str) -> Entry | None:
+        """The one thing whose digest begins so (8 hexadecimal digits or more), wherever it lies."""
+        wanted = prefix.lower()
+        if not DIGEST_PREFIX.fullmatch(wanted):
+            return None
+        found = [e for e in self.of(kind) if e.digest.startswith(wanted)]
+        return found[0] if len({e.digest for e in found}) == 1 else None
 
     def find(self, kind: str, reference: dict[str, Any] | None) -> Entry | None:
         """What {"uri", "digest"} refers to: at that place if it is still that thing, else a copy

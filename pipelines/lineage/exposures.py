@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipelines.lineage.catalog import LINEAGE_TABLE, Catalog, Entry
 from pipelines.lineage.tables import Choice
@@ -11,12 +12,19 @@ from pipelines.lineage.tables import Choice
 Seen = dict[str, tuple[int, int]]
 
 
-def exposures_of(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice) -> dict[str, Seen]:
-    """By checkpoint URI, what it and the checkpoints before it saw of the chosen clips.
+@dataclass(frozen=True)
+class Exposures:
+    """`seen`, by checkpoint URI: what it and the checkpoints before it saw of the chosen clips.
+    `unreadable`: why a checkpoint's own ledger could not be read; those after it saw at least what
+    is in `seen`."""
 
-    Raises RequestError when a ledger cannot be read.
-    """
-    own = _own_ledgers(catalog, checkpoints, choice)
+    seen: dict[str, Seen]
+    unreadable: dict[str, str]
+
+
+def exposures_of(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice) -> Exposures:
+    """Over the whole training of each checkpoint."""
+    own, unreadable = _own_ledgers(catalog, checkpoints, choice)
     whole: dict[str, Seen] = {}
     for checkpoint in checkpoints:
         pending: list[Entry] = []
@@ -27,7 +35,7 @@ def exposures_of(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice)
         seen = whole.get(entry.uri, {}) if entry else {}
         for earlier in reversed(pending):
             seen = whole[earlier.uri] = joined(seen, own.get(earlier.uri, {}))
-    return whole
+    return Exposures(whole, unreadable)
 
 
 def joined(before: Seen, now: Seen) -> Seen:
@@ -41,16 +49,19 @@ def joined(before: Seen, now: Seen) -> Seen:
     return seen
 
 
-def _own_ledgers(catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice) -> dict[str, Seen]:
-    """Each checkpoint's own ledger: what was seen since its parent."""
+def _own_ledgers(
+    catalog: Catalog, checkpoints: Sequence[Entry], choice: Choice
+) -> tuple[dict[str, Seen], dict[str, str]]:
+    """Each checkpoint's own ledger: what was seen since its parent; and why some have none."""
     tables = catalog.tables
-    found = tables.rows_by_place(
+    found, unreadable = tables.readable_rows_by_place(
         [entry.uri for entry in checkpoints],
         LINEAGE_TABLE,
         "clip_id, first_step, times",
         tables.where(choice),
     )
-    return {
+    ledgers = {
         uri: {row["clip_id"]: (row["first_step"], row["times"]) for row in rows}
         for uri, rows in found.items()
     }
+    return ledgers, unreadable

@@ -82,6 +82,16 @@ def count_clips(clips: pa.Table) -> dict[str, Any]:
     }
 
 
+def count_sources(sources: pa.Table) -> dict[str, Any]:
+    """Files per reason of the failed (for `dataset.json`)."""
+    failed = sources.filter(pc.not_equal(sources["status"], "ok"))
+    return {
+        "sources": sources.num_rows,
+        "sources_failed": failed.num_rows,
+        "source_reasons": dict(sorted(Counter(failed["reason"].to_pylist()).items(), key=str)),
+    }
+
+
 def _count_stated(column: pa.ChunkedArray) -> dict[str, int]:
     return dict(sorted(Counter(value or NOT_STATED for value in column.to_pylist()).items()))
 
@@ -131,10 +141,12 @@ class Dataset:
 
 def read_dataset(uri: str) -> Dataset:
     """Opens a dataset. Raises RequestError when it is missing, incomplete or of another schema."""
-    store = Store.open(uri)
+    store = Store.open(uri.removesuffix(f"/{DATASET_FILE}"))
     if not store.exists(DATASET_FILE):
-        state = "has no dataset.json (curation did not finish)" if store.exists("") else "not found"
-        raise RequestError(f"{uri}: {state}; run jobs/curate.py --dataset {uri}")
+        state = "not found"
+        if store.exists(""):
+            state = "no dataset.json there: not a dataset, or its curation did not finish"
+        raise RequestError(f"{uri}: {state}; give the folder of a dataset, or make one (curate.py)")
     try:
         manifest = store.read_json(DATASET_FILE)
         version, digest = manifest["schema_version"], manifest["digest"]

@@ -24,6 +24,8 @@ MEMORY_LIMIT = "1GB"
 #: reader trips over is none of its own kinds, but the plain `Error` (see `_is_about_files`).
 FILE_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException)
 
+Rows = dict[str, list[dict[str, Any]]]  # by the URI of the output that holds them
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -52,9 +54,27 @@ class Tables:
         """
         return self._scan([path for place in places for path in self._files(*place)])
 
+    def readable_rows_by_place(
+        self, uris: Iterable[str], table: str, columns: str, condition: str, order: str = ""
+    ) -> tuple[Rows, dict[str, str]]:
+        """`rows_by_place`, and why each of the outputs that could not be read could not: one that
+        is damaged must not keep the others from answering."""
+        places = list(uris)
+        try:
+            return self.rows_by_place(places, table, columns, condition, order), {}
+        except RequestError:
+            found: Rows = {}
+            unreadable = {}
+            for uri in places:
+                try:
+                    found |= self.rows_by_place([uri], table, columns, condition, order)
+                except RequestError as error:
+                    unreadable[uri] = str(error)
+            return found, unreadable
+
     def rows_by_place(
         self, uris: Iterable[str], table: str, columns: str, condition: str, order: str = ""
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> Rows:
         """The rows of the same table in several outputs, by output, from one pass over all of
         them; an output without such rows has no entry. `order` is of a row's place in its list.
 
@@ -65,7 +85,7 @@ class Tables:
             return {}
         scan = self._scan(list(uri_of), "filename = true, union_by_name = true")
         ordered = f"ORDER BY {order}" if order else ""
-        found: dict[str, list[dict[str, Any]]] = {}
+        found: Rows = {}
         names = {without_protocol(path): uri for path, uri in uri_of.items()}
         for row in self.rows(f"SELECT {columns}, filename FROM {scan} WHERE {condition} {ordered}"):
             uri = names[without_protocol(row.pop("filename"))]

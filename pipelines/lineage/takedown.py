@@ -24,6 +24,7 @@ from pipelines.lineage.manifest import (
     SOURCES_TABLE,
     Dataset,
     count_clips,
+    count_sources,
     digest_of_clips,
 )
 from pipelines.lineage.shard_rewriting import copy_without, put_same_bytes
@@ -128,7 +129,8 @@ def take_down(
     gone_keys = affected.keys_of_shard
     shards = _write_shards(dataset, out, gone_keys)
     _write_clips(dataset, out, choice, affected)
-    out.write_table(SOURCES_TABLE, _marked_sources(dataset.sources, choice))
+    sources = _marked_sources(dataset.sources, choice)
+    out.write_table(SOURCES_TABLE, sources)
     out.write_table(SHARDS_TABLE, to_table(Shard, shards))
     tombstones = _tombstones(dataset, choice)
     out.write_table(TOMBSTONES_TABLE, tombstones)
@@ -137,6 +139,7 @@ def take_down(
     counts = {
         **{k: v for k, v in dataset.manifest.get("counts", {}).items() if k not in OF_THE_PARENT},
         **count_clips(clips),
+        **count_sources(sources),
         "shards": len(shards),
         "shard_bytes": sum(shard.bytes for shard in shards),
     }
@@ -171,6 +174,8 @@ def check_out(dataset: Dataset, out_uri: str) -> Store:
     out = Store.open(out_uri)
     if out.uri == dataset.uri:
         raise RequestError(f"--out {out_uri}: is the dataset itself, which stays; give another")
+    if f"{out.uri}/".startswith(f"{dataset.uri}/") or f"{dataset.uri}/".startswith(f"{out.uri}/"):
+        raise RequestError(f"--out {out_uri}: lies in the dataset or around it; give another place")
     if out.exists(DATASET_FILE):
         raise RequestError(f"--out {out_uri}: holds a complete dataset; give another place")
     if not out.exists(MARKER_FILE) and out.list_files():
@@ -282,9 +287,10 @@ def _copies(dataset: Dataset, choice: Choice) -> list[str]:
     scan = tables.scan([(dataset.uri, CLIPS_TABLE)])
     chosen = tables.where(choice)
     rows = tables.rows(
-        f"WITH gone AS (SELECT clip_id, duplicate_of FROM {scan} WHERE {chosen}) "
-        f"SELECT clip_id FROM {scan} WHERE NOT {chosen} AND "
-        "(duplicate_of IN (SELECT clip_id FROM gone) "
+        f"WITH gone AS (SELECT clip_id, source_id, duplicate_of FROM {scan} WHERE {chosen}) "
+        f"SELECT clip_id FROM {scan} WHERE NOT {chosen} "
+        "AND source_id NOT IN (SELECT source_id FROM gone) "
+        "AND (duplicate_of IN (SELECT clip_id FROM gone) "
         "OR clip_id IN (SELECT duplicate_of FROM gone)) ORDER BY clip_id"
     )
     return [row["clip_id"] for row in rows]

@@ -13,14 +13,14 @@ from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
 
 ID = re.compile(r"[0-9a-f]{32}")
-QUERY = re.compile(r"(license|consent)\s*:\s*(.+)")
+QUERY = re.compile(r"(licen[cs]e|consent)\s*:\s*(.+)", re.IGNORECASE)
 NOT_STATED = "not stated"
 
 
 def read_list(path: str) -> list[str]:
     """Raises RequestError when the file cannot be read or names nothing."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"--list {path}: cannot be read ({error})") from error
     named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -37,9 +37,10 @@ def resolve_targets(dataset: Dataset, named: Iterable[str]) -> Choice:
     must not look as if it had been.
     """
     tables = Tables()
-    lines = list(dict.fromkeys(named))
+    lines = list(dict.fromkeys(line.removeprefix("./") for line in named))
     sources: set[str] = set()
     clips: set[str] = set()
+    lines = [line.lower() if ID.fullmatch(line.lower()) else line for line in lines]
     ids = [line for line in lines if ID.fullmatch(line)]
     known_sources = _known(tables, dataset, SOURCES_TABLE, "source_id", ids)
     known_clips = _known(tables, dataset, CLIPS_TABLE, "clip_id", set(ids) - known_sources)
@@ -50,7 +51,8 @@ def resolve_targets(dataset: Dataset, named: Iterable[str]) -> Choice:
         elif line in known_clips:
             clips.add(line)
         elif query := QUERY.fullmatch(line):
-            sources |= _with_rights(tables, dataset, query[1], query[2].strip(), line)
+            column = "consent" if query[1].lower() == "consent" else "license"
+            sources |= _with_rights(tables, dataset, column, query[2].strip(), line)
         else:
             names.append(line)
     return Choice(frozenset(sources | _named(tables, dataset, names)), frozenset(clips))
@@ -101,7 +103,7 @@ def _with_rights(
 ) -> set[str]:
     scan = tables.scan([(dataset.uri, SOURCES_TABLE)])
     condition, parameters = f"lower({column}) GLOB lower($1)", [pattern]
-    if pattern == NOT_STATED:
+    if pattern.lower() == NOT_STATED:
         condition, parameters = f"{column} IS NULL", []
     rows = tables.rows(f"SELECT source_id FROM {scan} WHERE {condition}", parameters)
     if not rows:

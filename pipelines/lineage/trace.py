@@ -6,9 +6,10 @@ estimated: exposures are sums over the ledgers (`lineage.parquet`) that training
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from pipelines.config import RequestError
 from pipelines.lineage import manifest
 from pipelines.lineage.catalog import INDEX_TABLE, Catalog, Entry, checkpoints_of, name_of
 from pipelines.lineage.decisions import decisions_of
-from pipelines.lineage.exposures import exposures_of
-from pipelines.lineage.tables import Choice
+from pipelines.lineage.exposures import Exposures, exposures_of
+from pipelines.lineage.tables import Choice, Rows, quoted
 from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
 
+logger = logging.getLogger(__name__)
+
 ID = re.compile(r"[0-9a-f]{32}")
+PREFIX = re.compile(r"[0-9a-f]{8,32}")  # of an id, as tables print it
 SOURCE_COLUMNS = (
     "source_id, uris, size_bytes, container, codec, width_px, height_px, rotation_deg, fps, "
     "duration_s, num_frames, license, consent, status, reason"
@@ -40,14 +44,19 @@ def source_ids_of(catalog: Catalog, file_or_id: str) -> list[str]:
     datasets = catalog.of("dataset")
     if not datasets:
         raise _unknown(catalog, "source", file_or_id)
-    wanted, parameters = "source_id = ?", [file_or_id]
     if Path(file_or_id).is_file():
-        parameters = [source_id_of(sha256_of_file(file_or_id))]
-    elif not ID.fullmatch(file_or_id):
-        wanted = "len(list_filter(uris, lambda uri: uri = $1 OR ends_with(uri, '/' || $1))) > 0"
-    scan = catalog.tables.scan([(dataset.uri, manifest.SOURCES_TABLE) for dataset in datasets])
-    query = f"SELECT DISTINCT source_id FROM {scan} WHERE {wanted} ORDER BY source_id"
-    known = [row["source_id"] for row in catalog.tables.rows(query, parameters)]
+        condition = f"source_id = {quoted(source_id_of(sha256_of_file(file_or_id)))}"
+    elif PREFIX.fullmatch(file_or_id.lower()):
+        condition = f"starts_with(source_id, {quoted(file_or_id.lower())})"
+    else:
+        name = quoted(file_or_id)
+        ending = quoted(f"/{file_or_id}")
+        condition = (
+            f"len(list_filter(uris, lambda uri: uri = {name} OR ends_with(uri, {ending}))) > 0"
+        )
+    uris = [dataset.uri for dataset in datasets]
+    rows = _readable(catalog, uris, manifest.SOURCES_TABLE, "source_id", condition)
+    known = sorted({row["source_id"] for found in rows.values() for row in found})
     if not known:
         raise _unknown(catalog, "source", file_or_id)
     return known
@@ -57,9 +66,9 @@ def trace_source(catalog: Catalog, source_id: str) -> dict[str, Any]:
     """A source's rows and clips in every dataset, and every checkpoint that saw them."""
     choice, tables = Choice(source_ids=frozenset([source_id])), catalog.tables
     uris, chosen = [dataset.uri for dataset in catalog.of("dataset")], tables.where(choice)
-    sources = tables.rows_by_place(uris, manifest.SOURCES_TABLE, SOURCE_COLUMNS, chosen)
+    sources = _readable(catalog, uris, manifest.SOURCES_TABLE, SOURCE_COLUMNS, chosen)
     order = "shot_index, start_frame"
-    clips = tables.rows_by_place(sources, manifest.CLIPS_TABLE, CLIP_COLUMNS, chosen, order)
+    clips = _readable(catalog, sources, manifest.CLIPS_TABLE, CLIP_COLUMNS, chosen, order)
     datasets = [
         {
             **name_of(dataset),
@@ -80,10 +89,13 @@ def trace_source(catalog: Catalog, source_id: str) -> dict[str, Any]:
 def trace_clip(catalog: Catalog, clip_id: str) -> dict[str, Any]:
     """A clip's row in every dataset with every decision, and where it was used. Raises
     RequestError when unknown."""
-    choice, tables = Choice(clip_ids=frozenset([clip_id])), catalog.tables
+    tables = catalog.tables
+    clip_id = clip_id_of_prefix(catalog, clip_id.lower())
+    choice = Choice(clip_ids=frozenset([clip_id]))
     datasets = {dataset.uri: dataset for dataset in catalog.of("dataset")}
     columns = "* EXCLUDE (embedding, filename)"
-    rows = tables.rows_by_place(datasets, manifest.CLIPS_TABLE, columns, tables.where(choice))
+    chosen = tables.where(choice)
+    rows = _readable(catalog, datasets, manifest.CLIPS_TABLE, columns, chosen)
     found = []
     for uri, dataset in datasets.items():
         for row in rows.get(uri, ()):
@@ -98,6 +110,35 @@ def trace_clip(catalog: Catalog, clip_id: str) -> dict[str, Any]:
         "latents": _latents_with(catalog, choice),
         **who_saw(catalog, choice),
     }
+
+
+def clip_id_of_prefix(catalog: Catalog, prefix: str) -> str:
+    """The one clip whose id begins so. Raises RequestError when there is none, or several."""
+    if ID.fullmatch(prefix):
+        return prefix
+    if not PREFIX.fullmatch(prefix):
+        raise RequestError(f"clip {prefix}: not an id; give 8 to 32 hexadecimal digits of one")
+    condition = f"starts_with(clip_id, {quoted(prefix)})"
+    uris = [dataset.uri for dataset in catalog.of("dataset")]
+    rows = _readable(catalog, uris, manifest.CLIPS_TABLE, "clip_id", condition)
+    found = sorted({row["clip_id"] for many in rows.values() for row in many})
+    if not found:
+        raise _unknown(catalog, "clip", prefix)
+    if len(found) > 1:
+        raise RequestError(f"clip {prefix}: {len(found)} clips begin so: {', '.join(found[:4])}")
+    return found[0]
+
+
+def _readable(
+    catalog: Catalog, uris: Iterable[str], table: str, columns: str, condition: str, order: str = ""
+) -> Rows:
+    """Rows by output. One that cannot be read is said and passed over."""
+    found, unreadable = catalog.tables.readable_rows_by_place(
+        uris, table, columns, condition, order
+    )
+    for why in unreadable.values():
+        logger.warning("%s; left out of the answer", why)
+    return found
 
 
 def _uris_of(catalog: Catalog, dataset: Entry, source_id: str) -> list[str]:
@@ -118,13 +159,9 @@ def _unknown(catalog: Catalog, kind: str, wanted: str) -> RequestError:
 
 def _latents_with(catalog: Catalog, choice: Choice) -> list[dict[str, Any]]:
     tables, every = catalog.tables, catalog.of("latents")
-    rows = tables.rows_by_place(
-        [latents.uri for latents in every],
-        INDEX_TABLE,
-        "clip_id, pack, first_row, num_frames",
-        tables.where(choice),
-        "clip_id",
-    )
+    uris, chosen = [latents.uri for latents in every], tables.where(choice)
+    columns = "clip_id, pack, first_row, num_frames"
+    rows = _readable(catalog, uris, INDEX_TABLE, columns, chosen, "clip_id")
     return [
         {**name_of(latents), "stage": latents.header.get("stage"), "clips": rows[latents.uri]}
         for latents in every
@@ -134,14 +171,18 @@ def _latents_with(catalog: Catalog, choice: Choice) -> list[dict[str, Any]]:
 
 def who_saw(catalog: Catalog, choice: Choice, *, each_clip: bool = True) -> dict[str, Any]:
     """{"checkpoints": those that saw the chosen clips, "clean_checkpoints": those that did not,
-    "videos": what the former made}.
+    "unknown_checkpoints": those of whose past a ledger cannot be read, so nobody can tell, with
+    `why`; "videos": what the first made}.
 
     A checkpoint's row holds `clips_seen`, `times` and `first_step` over its whole training and,
     with `each_clip`, `clips`: the same of every clip.
     """
     checkpoints = catalog.of("checkpoint")
-    seen_by = exposures_of(catalog, checkpoints, choice)
-    saw, clean = [], []
+    exposures = exposures_of(catalog, checkpoints, choice)
+    seen_by = exposures.seen
+    saw: list[dict[str, Any]] = []
+    clean: list[dict[str, Any]] = []
+    unknown: list[dict[str, Any]] = []
     for checkpoint in checkpoints:
         seen = seen_by[checkpoint.uri]
         through_base = [b.uri for b in catalog.ancestry(checkpoint)[1:] if seen_by[b.uri]]
@@ -151,7 +192,8 @@ def who_saw(catalog: Catalog, choice: Choice, *, each_clip: bool = True) -> dict
             "step": checkpoint.step,
         }
         if not seen and not through_base:
-            clean.append(row)
+            why = _why_unknown(catalog, checkpoint, exposures)
+            (unknown if why else clean).append({**row, "why": why} if why else row)
             continue
         row |= {
             "clips_seen": len(seen),
@@ -168,8 +210,15 @@ def who_saw(catalog: Catalog, choice: Choice, *, each_clip: bool = True) -> dict
     return {
         "checkpoints": saw,
         "clean_checkpoints": clean,
+        "unknown_checkpoints": unknown,
         "videos": _videos_of(catalog, {str(row["digest"]) for row in saw}),
     }
+
+
+def _why_unknown(catalog: Catalog, checkpoint: Entry, exposures: Exposures) -> str:
+    """Empty when every ledger of its past, and of its bases', was read."""
+    past = (e for stage in catalog.ancestry(checkpoint) for e in catalog.history(stage))
+    return next((exposures.unreadable[e.uri] for e in past if e.uri in exposures.unreadable), "")
 
 
 def _videos_of(catalog: Catalog, digests: set[str]) -> list[dict[str, Any]]:

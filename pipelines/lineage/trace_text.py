@@ -12,6 +12,8 @@ from pipelines.lineage.trace import last_clean_steps
 Lines = list[str]
 ROWS_SHOWN = 40
 GAP = "  "
+NARROWEST = 9  # a column is not made narrower than this
+WHOLE = frozenset({"where", "training", "run", "uri", "outcome", "clip"})
 
 
 def table(
@@ -20,20 +22,42 @@ def table(
     width: int | None = None,
     of: int | None = None,
 ) -> Lines:
-    """Left-aligned columns under their names. The last column is cut to the terminal's width.
-    `of`: how many rows there are in all, when not all are given."""
+    """Left-aligned columns under their names, as wide as the terminal: the widest are shortened.
+
+    Columns of WHOLE are not: they are there to be copied, and may go past the edge. `of`: how many
+    rows there are in all, when not all are given.
+    """
     texts = [[_text(value) for value in row] for row in rows]
     hidden = (of or len(texts)) - ROWS_SHOWN
-    texts = texts[:ROWS_SHOWN]
-    widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
-    limit = width or shutil.get_terminal_size((110, 24)).columns
+    texts = [list(columns), *texts[:ROWS_SHOWN]]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(columns))]
+    limit = (width or shutil.get_terminal_size((110, 24)).columns) - len(GAP)
+    if columns[-1] in WHOLE:  # past the edge rather than at the cost of the others
+        limit += widths[-1]
+    widths = fitted(widths, [name in WHOLE for name in columns], limit - len(GAP) * len(columns))
     lines = []
-    for row in [list(columns), *texts]:
-        padded = GAP.join(text.ljust(widths[i]) for i, text in enumerate(row)).rstrip()
-        lines.append("  " + (padded if len(padded) < limit - 2 else padded[: limit - 3] + "…"))
+    for row in texts:
+        cells = [shortened(text, w).ljust(w) for text, w in zip(row, widths, strict=True)]
+        lines.append("  " + GAP.join(cells).rstrip())
     if hidden > 0:
         lines.append(f"  … and {hidden} more (--json lists all)")
     return lines
+
+
+def fitted(widths: Sequence[int], is_whole: Sequence[bool], limit: int) -> list[int]:
+    """The widths with the widest made narrower until their sum is at most `limit`, or none that may
+    be is wider than NARROWEST."""
+    fitting = list(widths)
+    while sum(fitting) > limit:
+        shrinkable = [i for i, w in enumerate(fitting) if w > NARROWEST and not is_whole[i]]
+        if not shrinkable:
+            break
+        fitting[max(shrinkable, key=lambda i: fitting[i])] -= 1
+    return fitting
+
+
+def shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _text(value: Any) -> str:
@@ -73,13 +97,13 @@ def _seen_by(checkpoints: list[dict[str, Any]]) -> dict[str, str]:
     seen: dict[str, list[str]] = {}
     for row in newest.values():
         for clip in row["clips"]:
-            words = f"{row['stage']} {clip['times']}x from step {clip['first_step']}"
+            words = f"{row['stage']} {clip['times']}x from {clip['first_step']}"
             seen.setdefault(clip["clip_id"], []).append(words)
     return {clip_id: ", ".join(words) for clip_id, words in seen.items()}
 
 
 def _clip_rows(clips: list[dict[str, Any]], seen: dict[str, str]) -> Lines:
-    columns = ("clip", "seconds", "verdict", "why", "seen by", "shard", "caption")
+    columns = ("clip", "seconds", "verdict", "why", "seen, from step", "shard", "caption")
     ordered = sorted(clips, key=lambda c: c["shot_index"])
     rows = [
         (
@@ -112,19 +136,9 @@ def clip_text(report: dict[str, Any]) -> str:
 
 def decision_rows(decisions: list[dict[str, Any]]) -> Lines:
     """Every judgement with its score and limits; none for a dataset that does not list them."""
-    rows = [
-        (
-            decision["stage"],
-            decision["title"],
-            decision["value"],
-            decision["at_least"],
-            decision["at_most"],
-            decision["unit"],
-            decision["outcome"],
-        )
-        for decision in decisions
-    ]
-    columns = ("stage", "decision", "value", "at least", "at most", "unit", "outcome")
+    names = ("outcome", "stage", "title", "value", "at_least", "at_most", "unit")
+    rows = [[decision[name] for name in names] for decision in decisions]
+    columns = ("outcome", "stage", "decision", "value", "at least", "at most", "unit")
     return table(columns, rows) if rows else []
 
 
@@ -134,7 +148,8 @@ def _used_text(report: dict[str, Any]) -> Lines:
         (row["stage"], len(row["clips"]), row["digest"][:12], row["uri"])
         for row in report["latents"]
     ]
-    lines += _section("latents", table(("stage", "clips", "digest", "where"), latents))
+    if latents:
+        lines += _section("latents", table(("stage", "clips", "digest", "where"), latents))
     return lines + who_saw_lines(report)
 
 
@@ -153,7 +168,13 @@ def who_saw_lines(report: dict[str, Any]) -> Lines:
         for row in report["checkpoints"]
     ]
     columns = ("stage", "step", "clips", "first step", "times", "through its base", "where")
-    lines += _section("checkpoints that saw it", table(columns, saw))
+    looked_at = len(saw) + len(report["clean_checkpoints"]) + len(report["unknown_checkpoints"])
+    none = [f"  none of the {looked_at} checkpoints that were found"]
+    lines += _section("checkpoints that saw it", table(columns, saw) if saw else none)
+    if report["unknown_checkpoints"]:
+        unknown = [(c["stage"], c["step"], c["why"]) for c in report["unknown_checkpoints"]]
+        title = "checkpoints of which nobody can tell: their ledger cannot be read"
+        lines += _section(title, table(("stage", "step", "where"), unknown))
     clean = last_clean_steps(report["checkpoints"], report["clean_checkpoints"])
     if clean:
         rows = [("none" if step is None else step, folder) for folder, step in clean.items()]
@@ -188,7 +209,7 @@ def _stage_text(stage: dict[str, Any]) -> Lines:
         "dataset": _reference(stage["dataset"])
         + ("" if stage["dataset_found"] else " (not found here: files are not named)"),
         "base": _reference(stage["base"]),
-        "licences": ", ".join(f"{name}: {n}" for name, n in stage["licenses"].items()),
+        "licences (sources)": ", ".join(f"{name}: {n}" for name, n in stage["licenses"].items()),
     }
     if not stage["history_complete"]:
         facts["history"] = f"earlier steps not found; counts cover steps {stage['history']}"
@@ -238,7 +259,8 @@ def video_text(report: dict[str, Any]) -> str:
 def dataset_text(report: dict[str, Any]) -> str:
     lines = [f"dataset {report['uri']} ({report['digest']})"]
     if report["parent_digest"]:
-        lines.append(f"  made from {report['parent_digest']}, {report['taken_down']} taken down")
+        gone = f"{report['taken_down']} sources or clips taken down"
+        lines.append(f"  made from {report['parent_digest']}; {gone}")
     lines.append(
         f"  {report['sources']} sources, {report['clips']} clips: "
         f"{report['kept']} kept, {report['dropped']} dropped"
@@ -262,5 +284,6 @@ def diff_text(difference: Difference) -> str:
         ("changed", difference.changed),
     ):
         shown = [(row["clip_id"], row["source_id"][:12], row["why"]) for row in rows]
-        lines += _section(f"{title}: {len(rows)}", table(("clip", "source", "why"), shown))
+        found = table(("clip", "source", "why"), shown) if shown else []
+        lines += _section(f"{title}: {len(rows)}", found)
     return "\n".join(lines)

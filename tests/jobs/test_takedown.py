@@ -59,3 +59,39 @@ def test_a_name_that_is_not_there_stops_everything(past: Past, tmp_path: Path) -
         *("--tracking.enabled", "false"),
     )
     assert ended.code == 2 and "not-in-the-set.mp4" in ended.err and not out.exists()
+
+
+def test_a_second_takedown_does_not_make_the_first_look_clean(past: Past, tmp_path: Path) -> None:
+    tracking = TrackingConfig(f"sqlite:///{tmp_path}/mlflow.db")
+    with Tracker.open(tracking).run("train_base", "base", {}, {}) as training:
+        training.log_output_model("base", past.base[1]["uri"], past.base[1]["digest"], 20, {})
+    dataset = past.dataset["uri"]
+    for number, name in enumerate(("alpha.mp4", "gamma.mp4")):
+        listed, out = tmp_path / f"{number}.txt", past.root / f"without-{number}"
+        listed.write_text(f"{name}\n")
+        ended = run_job(
+            "jobs/takedown.py",
+            *("--dataset", dataset, "--list", listed, "--out", out),
+            *("--tracking.uri", tracking.uri),
+        )
+        assert ended.code == 0, ended.err
+        dataset = str(out)
+    (taught,) = [run for run in Tracker.open(tracking).runs() if run.kind == "train_base"]
+    assert taught.tags["takedown.digest"] == read_dataset(dataset).digest
+    assert (taught.tags["takedown.clips"], taught.tags["takedown.last_clean_step"]) == ("3", "none")
+
+
+def test_a_server_that_is_down_does_not_stop_a_takedown(past: Past, tmp_path: Path) -> None:
+    listed, out = tmp_path / "remove.txt", past.root / "without"
+    listed.write_text("beta film.mp4\n")
+    ended = run_job(
+        "jobs/takedown.py",
+        *("--dataset", past.dataset["uri"], "--list", listed, "--out", out),
+        *("--tracking.uri", "http://127.0.0.1:9"),
+        I2VGEN_HOME=str(tmp_path / "home"),
+    )
+    assert ended.code == 0, ended.err
+    assert "were not looked at" in ended.err
+    assert ended.result["checkpoints"] == [past.base[1]["uri"], past.refine["uri"]]  # lie near it
+    waiting = run_job("jobs/replay.py", "--dry-run", I2VGEN_HOME=str(tmp_path / "home"))
+    assert waiting.result["waiting"] > 0

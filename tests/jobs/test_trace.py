@@ -36,6 +36,22 @@ def test_every_question_has_a_table_and_an_object(past: Past) -> None:
         assert len(found.out.splitlines()) == 1
 
 
+def test_a_digest_is_as_good_as_a_place(past: Past) -> None:
+    for kind, digest in (
+        ("dataset", past.dataset["digest"]),
+        ("checkpoint", past.refine["digest"]),
+    ):
+        ended = trace(past, kind, digest[:12])
+        assert ended.code == 0 and digest[:12] in ended.out, ended.err
+    ended = trace(past, "checkpoint", "f" * 12)
+    assert ended.code == 2 and "--under" in ended.err
+
+
+def test_a_checkpoint_may_be_named_by_its_file(past: Past) -> None:
+    ended = trace(past, "checkpoint", f"{past.refine['uri']}/checkpoint.json")
+    assert ended.code == 0 and "gamma.mp4" in ended.out, ended.err
+
+
 def test_two_datasets_are_compared(past: Past) -> None:
     world.write_dataset(past.root / "dataset-b", ["alpha.mp4"], past.clips[:4])
     two = (past.dataset["uri"], past.root / "dataset-b")

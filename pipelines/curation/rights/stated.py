@@ -17,11 +17,12 @@ MAX_CHARACTERS = 200
 Stance = Literal["no", "constrained", "unknown", "yes", "unstated"]
 
 _NO = re.compile(
-    r"(no|not|never|false|refused|denied|withdrawn|revoked|notallowed)\b"
+    r"(no|not|n|0|f|nein|non|never|false|withdrawn|revoked|expired|notallowed|opt(ed)?[- ]?out"
+    r"|refuse[sd]?|den(y|ies|ied)|decline[sd]?|reject(s|ed)?|forbid(s|den)?|prohibit(s|ed)?)\b"
     r"(?!\s+(restriction|objection|limit|condition))"
 )
 _CONSTRAINED = re.compile(r"(constrained|conditional|restricted)\b")
-_UNKNOWN = re.compile(r"(unknown|none|unclear|pending|n/a|\?)")
+_UNKNOWN = re.compile(r"(unknown|none|unclear|pending|perhaps|maybe|tbd|n/a|\?|-|–)")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ def stance_of(consent: str | None) -> Stance:
     text = (consent or "").strip().lower()
     if not text:
         return "unstated"
+    if _UNKNOWN.match(text):
+        return "unknown"
     if _NO.match(text):
         return "no"
-    if _CONSTRAINED.match(text):
-        return "constrained"
-    return "unknown" if _UNKNOWN.match(text) else "yes"
+    return "constrained" if _CONSTRAINED.match(text) else "yes"
 
 
 def as_text(value: object) -> str | None:

@@ -69,7 +69,7 @@ def _scores(report: Report) -> Iterator[Table]:
 
 def _clips(reports: list[Report]) -> Table:
     columns: Columns = (("seconds", "num"), ("verdict", "tag"), ("why", "text"), ("tiers", "text"),
-               ("shard", "mono"), ("times seen", "num"), ("first step", "num"),
+               ("shard", "mono"), ("times seen", "text"), ("first step", "num"),
                ("licence", "text"), ("caption", "path"), ("clip", "mono"))  # fmt: skip
     rows: dict[tuple[Cell, ...], Row] = {}
     anchored: set[str] = set()
@@ -87,17 +87,28 @@ def _clips(reports: list[Report]) -> Table:
             if made.cells not in rows:
                 rows[made.cells] = made
                 anchored.add(clip_id)
-    lead = "Times seen: by the newest checkpoint that saw the clip, over its whole training."
+    lead = "Times seen: in the whole of each training, by its newest checkpoint."
     return table_of("clips", "Clips, kept and dropped", columns, rows.values(), lead)
 
 
-def _seen(report: Report) -> dict[str, tuple[int, int]]:
-    """(times, first step) of each clip at the newest checkpoint that saw it."""
-    seen: dict[str, tuple[int, int]] = {}
+def _seen(report: Report) -> dict[str, tuple[str, int]]:
+    """(times by each training, first step of all) of each clip: a training's newest checkpoint
+    counts what its whole training saw."""
+    newest: dict[str, Any] = {}
     for checkpoint in sorted(report["checkpoints"], key=lambda c: (c["step"], c["uri"])):
+        newest[checkpoint["uri"].rpartition("/")[0]] = checkpoint
+    times: dict[str, dict[str, int]] = {}
+    first: dict[str, int] = {}
+    for checkpoint in newest.values():
         for clip in checkpoint["clips"]:
-            seen[clip["clip_id"]] = (clip["times"], clip["first_step"])
-    return seen
+            seen = times.setdefault(clip["clip_id"], {})
+            seen[checkpoint["stage"]] = max(seen.get(checkpoint["stage"], 0), clip["times"])
+            before = first.get(clip["clip_id"], clip["first_step"])
+            first[clip["clip_id"]] = min(before, clip["first_step"])
+    return {
+        clip_id: (", ".join(f"{stage} {n}" for stage, n in sorted(seen.items())), first[clip_id])
+        for clip_id, seen in times.items()
+    }
 
 
 def _datasets(reports: list[Report]) -> Table:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import TrackingConfig
+from pipelines.config import RequestError, TrackingConfig
 from pipelines.lineage.spool import files as spool_files
 from pipelines.lineage.tracked import uri as tracking_uri
 from pipelines.lineage.tracked.records import (
@@ -57,6 +57,19 @@ def places_of(config: TrackingConfig) -> set[str]:
     if found is None:
         found = client_of(config).places()
     return found | waiting_places(uri, config.project)
+
+
+def known_places(config: TrackingConfig) -> tuple[set[str], str]:
+    """`places_of`, and empty; or nothing, and why a server does not say. A place that no tracking
+    store can ever be is refused all the same (RequestError)."""
+    if config.enabled:
+        tracking_uri.resolve(config.uri)
+    try:
+        return places_of(config), ""
+    except RequestError as error:
+        if tracking_uri.sqlite_path(tracking_uri.resolve(config.uri)) is not None:
+            raise
+        return set(), str(error)
 
 
 def takedowns_of(config: TrackingConfig) -> list[str]:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines.config import TrackingConfig
+from pipelines.config import RequestError, TrackingConfig
 from pipelines.lineage.tracked import uri as tracking_uri
 from pipelines.lineage.tracked.places import client_of, open_read_only
 from pipelines.lineage.tracked.records import KIND_TAG, MODEL_DIGEST_TAG, RunRecord
@@ -58,6 +58,16 @@ def runs_about(config: TrackingConfig, digests: Iterable[str]) -> Runs:
     made_by = {model.run_id for model in client.models() if model.digest in wanted}
     runs = [run for run in client.runs() if run.run_id in made_by or is_about(run, wanted)]
     return [_row(run) for run in sorted(runs, key=lambda run: (run.started_ms, run.run_id))]
+
+
+def known_runs(config: TrackingConfig, digests: Iterable[str]) -> Runs:
+    """`runs_about`; none where a server does not answer."""
+    try:
+        return runs_about(config, digests)
+    except RequestError:
+        if tracking_uri.sqlite_path(tracking_uri.resolve(config.uri)) is not None:
+            raise
+        return []
 
 
 def is_about(run: RunRecord, digests: frozenset[str]) -> bool:

@@ -37,7 +37,7 @@ def test_a_checkpoint_saw_all_that_its_ancestors_saw(
             parent = made["digest"]
         known = catalog.build([folder])
         checkpoints = known.of("checkpoint")
-        found = exposures_of(known, checkpoints, Choice(clip_ids=frozenset(chosen)))
+        found = exposures_of(known, checkpoints, Choice(clip_ids=frozenset(chosen))).seen
         for last, checkpoint in enumerate(checkpoints):
             expected: dict[str, tuple[int, int]] = {}
             for ledger in ledgers[: last + 1]:
@@ -60,5 +60,5 @@ def test_a_chain_that_bites_its_tail_ends(tmp_path: Path) -> None:
     )
     header.write_text(text)
     known = catalog.build([str(tmp_path)])
-    found = exposures_of(known, known.of("checkpoint"), Choice(clip_ids=frozenset(CLIPS)))
+    found = exposures_of(known, known.of("checkpoint"), Choice(clip_ids=frozenset(CLIPS))).seen
     assert CLIPS[0] in found[one["uri"]] and CLIPS[1] in found[two["uri"]]

@@ -64,6 +64,8 @@ def test_the_new_version_names_its_parent_and_its_own_content(past: Past) -> Non
     assert after.parent_digest == before.digest == past.dataset["digest"]
     assert after.digest == done.digest == digest_of_clips(after.clips) != before.digest
     assert after.manifest["counts"]["kept"] == 8
+    assert after.manifest["counts"]["licenses"] == {"CC0-1.0": 8}
+    assert after.manifest["tombstones"]["clips"] == 1
     assert after.manifest["counts"]["reasons"] == {"taken_down": 1, "too_still": 3}
     assert not Path(after.uri, "_work").exists()
 
@@ -188,6 +190,8 @@ def test_wrong_requests_are_one_line(past: Past, tmp_path: Path) -> None:
     targets = resolve_targets(before, ["alpha.mp4"])
     for out, words in (
         (before.uri, "itself"),
+        (f"{before.uri}/inside", "lies in"),
+        (str(past.root), "around it"),
         (str(past.root / "footage"), "not empty"),
     ):
         with pytest.raises(RequestError, match=words):

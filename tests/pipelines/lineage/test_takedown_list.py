@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from pipelines.config import RequestError
 from pipelines.lineage.manifest import Dataset, read_dataset
 from pipelines.lineage.tables import Choice
-from pipelines.lineage.takedown_list import resolve_targets
+from pipelines.lineage.takedown_list import read_list, resolve_targets
 from tests.pipelines.lineage import small_world as world
 from tests.pipelines.lineage.conftest import SOURCES, Past
 
@@ -44,12 +46,22 @@ def dataset(past: Past) -> Dataset:
         ("alpha.mp4", {ALPHA}),
         ("/footage/beta film.mp4", {BETA}),
         ("footage/gamma.mp4", {GAMMA}),
+        ("./alpha.mp4", {ALPHA}),
+        ("Licence: CC-BY-NC*", {ALPHA}),
+        ("license: Not stated", {BETA}),
+        (ALPHA.upper(), {ALPHA}),
     ],
 )
 def test_rights_and_names_stand_for_sources(
     dataset: Dataset, line: str, expected: set[str]
 ) -> None:
     assert resolve_targets(dataset, [line]) == Choice(source_ids=frozenset(expected))
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"\xef\xbb\xbf# from a spreadsheet\r\nalpha.mp4\r\n")
+    assert read_list(str(listed)) == ["alpha.mp4"]
 
 
 def test_a_list_of_everything_is_one_choice(dataset: Dataset, past: Past) -> None:

@@ -208,3 +208,43 @@ def test_a_place_that_cannot_be_asked_is_passed_over(
 ) -> None:
     known = catalog.build((), ["nowhere://bucket/x", "/gone"], near=[past.dataset["uri"]])
     assert len(known.of("dataset")) == 1 and "nowhere://bucket/x" in caplog.text
+
+
+def test_a_lost_ledger_leaves_its_training_unknown_and_the_others_told(past: Past) -> None:
+    """Neither clean nor guilty: and what was saved after it is not known to be clean either."""
+    Path(past.base[0]["uri"], "lineage.parquet").unlink()
+    known = everything(past)
+    gamma = trace.trace_source(known, world.source_id("gamma.mp4"))
+    assert [row["uri"] for row in gamma["checkpoints"]] == [past.refine["uri"]]
+    assert [row["uri"] for row in gamma["unknown_checkpoints"]] == [c["uri"] for c in past.base]
+    assert gamma["clean_checkpoints"] == []
+    assert "lineage.parquet: not found" in gamma["unknown_checkpoints"][0]["why"]
+    assert "nobody can tell" in trace_text.source_text(gamma)
+
+
+def test_a_damaged_dataset_does_not_keep_another_from_answering(
+    past: Past, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(past.dataset["uri"], past.root / "damaged")
+    (past.root / "damaged" / "sources.parquet").write_bytes(b"PAR1 not really PAR1")
+    known = everything(past)
+    (source_id,) = trace.source_ids_of(known, "alpha.mp4")
+    assert len(trace.trace_source(known, source_id)["datasets"]) == 1
+    assert "damaged/sources.parquet" in caplog.text
+
+
+def test_ids_may_be_given_as_tables_show_them(past: Past) -> None:
+    known, clip = everything(past), past.clips_of("alpha.mp4")[0]
+    assert trace.trace_clip(known, clip.clip_id[:12].upper())["clip_id"] == clip.clip_id
+    assert trace.source_ids_of(known, clip.source_id[:10]) == [clip.source_id]
+    with pytest.raises(RequestError, match="not an id"):
+        trace.trace_clip(known, "alpha.mp4")
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_a_table_is_as_wide_as_the_terminal_but_ids_and_places_stay_whole(width: int) -> None:
+    rows = [("a" * 12, "a caption that goes on and on " * 3, "5", "/a/long/place/" + "x" * 60)]
+    lines = trace_text.table(("clip", "caption", "times", "where"), rows, width=width)
+    assert "a" * 12 in lines[1] and lines[1].endswith("/a/long/place/" + "x" * 60)
+    shown = trace_text.table(("clip", "caption", "times"), [rows[0][:3]], width=width)
+    assert max(map(len, shown)) <= width and shown[1].endswith("5")
