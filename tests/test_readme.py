@@ -77,7 +77,9 @@ def ended(outputs: Path) -> Iterator[dict[str, Ended]]:
         if "--list" in arguments:
             arguments[arguments.index("--list") + 1] = str(_takedown_list(outputs))
         quickly = QUICKLY.get(Path(script).name, [])
-        results[" ".join(words)] = run_job(script, *arguments, *quickly)
+        # A home of its own: what is taken down here must not stay out of other tests' datasets.
+        home = str(outputs / "home")
+        results[" ".join(words)] = run_job(script, *arguments, *quickly, I2VGEN_HOME=home)
     yield results
 
 
