@@ -5,7 +5,6 @@ python jobs/takedown.py --dataset FOLDER --list remove.txt --out FOLDER
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -17,14 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines import job
 from pipelines.config import RequestError, parse_request
 from pipelines.job import say
-from pipelines.lineage.tables import Choice
 from pipelines.lineage.takedown import TakedownConfig
 
 if TYPE_CHECKING:
-    from pipelines.lineage.catalog import Catalog
     from pipelines.lineage.manifest import Dataset
     from pipelines.lineage.takedown import Affected
-    from pipelines.lineage.tracking import Tracker
 
 EXAMPLES = """examples:
   python jobs/takedown.py --dataset data/set --list remove.txt --out data/set-2 --dry-run
@@ -54,6 +50,7 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
     from pipelines.lineage.manifest import read_dataset
     from pipelines.lineage.takedown import affected_by, check_out, take_down
     from pipelines.lineage.takedown_list import read_list, resolve_targets
+    from pipelines.lineage.takedown_marks import everything_taken_down, mark_who_saw
     from pipelines.lineage.tracked.places import known_places
     from pipelines.lineage.tracked.values import job_identity
     from pipelines.lineage.tracking import Tracker
@@ -88,7 +85,8 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         run.log_input_dataset("dataset", out.uri, done.digest, "output")
         run.set_tags({"dataset.digest": done.digest, "dataset.uri": out.uri})
         run.log_dict({**saw, "last_clean": clean}, "who_saw.json")
-        runs = mark(tracker, known, everything_taken_down(config, dataset, choice), done.digest)
+        gone = everything_taken_down(dataset, choice, config.tracking)
+        runs = mark_who_saw(tracker, known, gone, done.digest)
         has_report = out.exists("report.html")
         if has_report:
             with out.as_local_file("report.html") as page:
@@ -120,38 +118,6 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         "report": out.path("report.html") if has_report else None,
         "seconds": round(time.monotonic() - started_s, 2),
     }
-
-
-def everything_taken_down(config: TakedownConfig, dataset: Dataset, choice: Choice) -> Choice:
-    """This request and all before it: a record says what a checkpoint saw of any of them, so that
-    a second takedown does not make the traces of the first look clean."""
-    from pipelines.config import RequestError
-    from pipelines.lineage.manifest import read_dataset
-    from pipelines.lineage.tombstones import tombstones_of
-    from pipelines.lineage.tracked.places import takedowns_of
-
-    versions = [dataset]
-    with contextlib.suppress(RequestError):  # a server that is down: this dataset's own then
-        for uri in takedowns_of(config.tracking):
-            with contextlib.suppress(RequestError):  # gone, or not finished
-                versions.append(read_dataset(uri))
-    tables = [version.tombstones for version in versions]
-    before = tombstones_of(row for table in tables if table for row in table.to_pylist())
-    return Choice(choice.source_ids | before.source_ids, choice.clip_ids | before.clip_ids)
-
-
-def mark(tracker: Tracker, known: Catalog, gone: Choice, digest: str) -> list[str]:
-    """Tags the checkpoints that saw any of it. Returns the ids of the runs that made them."""
-    from pipelines.lineage import trace
-
-    saw = trace.who_saw(known, gone, each_clip=False)
-    clips = {row["uri"]: row["clips_seen"] for row in saw["checkpoints"]}
-    rows = [
-        {**row, "clips_seen": max(clips[uri] for uri in (row["uri"], *row["through_base"]))}
-        for row in saw["checkpoints"]
-    ]
-    clean = trace.last_clean_steps(saw["checkpoints"], saw["clean_checkpoints"])
-    return tracker.mark_tainted(rows, digest, clean)
 
 
 def _plan_in_words(dataset: Dataset, affected: Affected) -> str:

@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipelines.config import RequestError
-from pipelines.lineage.manifest import CLIPS_TABLE, SOURCES_TABLE, Dataset
+from pipelines.lineage.manifest import CLIPS_TABLE, NOT_STATED, SOURCES_TABLE, Dataset
 from pipelines.lineage.tables import Choice, Tables
 from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
 
 ID = re.compile(r"[0-9a-f]{32}")
 QUERY = re.compile(r"(licen[cs]e|consent)\s*:\s*(.+)", re.IGNORECASE)
-NOT_STATED = "not stated"
 
 
 def read_list(path: str) -> list[str]:
