@@ -17,7 +17,7 @@ from pipelines import job
 from pipelines.cascade.plan import CascadeConfig, check_request, footage_identity, plan_cascade
 from pipelines.cascade.run import is_complete, run_cascade
 from pipelines.cascade.runners import ChildRunner, JobFailed
-from pipelines.cluster import address_of, check_reachable
+from pipelines.cluster.connection import address_of, check_reachable
 from pipelines.config import parse_request
 from pipelines.job import say
 from pipelines.storage import Store, absolute_uri, is_local

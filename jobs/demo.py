@@ -20,9 +20,9 @@ from pipelines import job
 from pipelines.cascade.plan import CascadeConfig, footage_identity, plan_cascade
 from pipelines.cascade.run import run_cascade
 from pipelines.cascade.runners import JobFailed, SubmitRunner
+from pipelines.cluster.local import local_cluster
 from pipelines.config import TrackingConfig, parse_request, setting
 from pipelines.job import say
-from pipelines.local_cluster import local_cluster
 from pipelines.progress import in_words
 from pipelines.storage import Store
 

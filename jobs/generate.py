@@ -34,13 +34,15 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         examples=EXAMPLES,
     )
     from pipelines.generation.generate import generate, prepare
+    from pipelines.metrics import told_to_cluster
 
     prepared = prepare(request.config)
     if request.dry_run:
         for line in prepared.lines():
             say(line)
         return None
-    return generate(prepared)
+    with told_to_cluster():
+        return generate(prepared)
 
 
 if __name__ == "__main__":

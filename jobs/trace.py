@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import job
-from pipelines.config import RequestError, TrackingConfig
+from pipelines.config import RequestError, TrackingConfig, check_no_secret
 from pipelines.job import say
+from pipelines.storage import absolute_uri
 
 QUESTIONS = ("source", "clip", "dataset", "checkpoint", "video")
 
@@ -66,6 +67,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     asked = parser.parse_args(argv)
     if len(asked.of) > (2 if asked.question == "dataset" else 1):
         raise RequestError(f"trace.py: too many arguments for {asked.question}: {asked.of}")
+    for given in [*asked.of, *asked.under, asked.html or "", asked.uri]:
+        check_no_secret(given, "trace.py")
     return asked
 
 
@@ -87,7 +90,7 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
         from pipelines.lineage.page.answer_page import show_answer
 
         run_id = show_answer(question, found, asked.html)
-        say(f"page: {Path(asked.html).absolute()}")
+        say(f"page: {absolute_uri(asked.html)}")
         if run_id:
             say(f"attached to run {run_id}, as lineage/{Path(asked.html).name}")
     if asked.json:

@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.config import parse_request
 from pipelines.job import run, say
 from pipelines.training.config import TRAIN_BASE_PRESETS, TrainBaseConfig

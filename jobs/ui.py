@@ -18,6 +18,7 @@ from pipelines.config import RequestError, parse_request, setting
 from pipelines.job import say
 
 READY_TIMEOUT_S = 90.0
+STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,11 @@ class UiConfig:
     """Which runs to show, and where to listen."""
 
     output: str = setting("outputs/demo", "folder with an mlflow.db (made by `make demo`)")
-    uri: str = setting("", "tracking store to show instead, e.g. sqlite:////folder/mlflow.db")
+    uri: str = setting(
+        "",
+        "tracking store to show instead, e.g. sqlite:////folder/mlflow.db; one with a password is "
+        f"given in the environment, as {STORE_VARIABLE}",
+    )
     port: int = setting(5000, "port on 127.0.0.1", low=1, high=65535)
 
 
@@ -38,17 +43,21 @@ def main(argv: Sequence[str]) -> None:
         description="Serves the MLflow UI on loopback until Ctrl-C.",
     )
     config = request.config
-    uri = config.uri or _store_of(config.output)
+    uri = config.uri or os.environ.get(STORE_VARIABLE, "") or _store_of(config.output)
     link = f"http://127.0.0.1:{config.port}/#/experiments?workflowType=machine_learning"
     if request.dry_run:
         say(f"would serve {uri} at {link}")
         return
     send_what_waits(uri)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(config.port), "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--port", str(config.port), "--workers", "1"]
     if files := _files_beside(uri):  # else MLflow makes a folder where we happen to be
         command += ["--artifacts-destination", files]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        STORE_VARIABLE: uri,  # not an argument: everybody sees those
+    }
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
         try:
             _wait_until_ready(server, config.port)

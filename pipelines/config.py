@@ -18,10 +18,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 import yaml
+
+from pipelines.redaction import holds_secret, without_secrets
 
 Config = TypeVar("Config")
 Preset = Callable[[], Config]
@@ -170,7 +171,20 @@ def parse_request(
     flags = {name: text for name, text in given.items() if text is not None}
     config = _overlay(config, _nest(flags), "command line")
     _require(config, prog)
+    for name, _, _ in leaf_fields(kind):
+        check_no_secret(_lookup(config, name), f"{prog}: {name}")
     return Request(config, preset, dry_run)
+
+
+def check_no_secret(value: Any, where: str) -> None:
+    """Raises RequestError for an address with a password, key or signature in it: what is asked for
+    is written down with what is made."""
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(text, str) and holds_secret(text):
+            raise RequestError(
+                f"{where}: {without_secrets(text)} holds a password or key, which would be "
+                "recorded; give it in the environment (AWS_*, MLFLOW_TRACKING_*)"
+            )
 
 
 def leaf_fields(kind: type, prefix: str = "") -> list[tuple[str, Any, Any]]:
@@ -265,11 +279,18 @@ def _nest(flags: Mapping[str, str]) -> dict[str, Any]:
     return tree
 
 
+def _text_at(uri: str) -> str:
+    from pipelines.storage.single_files import read_text  # which stands on this file
+
+    return read_text(uri)
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(Path(path).read_text())
+        loaded = yaml.safe_load(_text_at(path))
     except OSError as error:
-        raise RequestError(f"--config {path}: {error.strerror}; give a readable file") from error
+        reason = error.strerror or "no such file"
+        raise RequestError(f"--config {path}: {reason}; give a readable file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise RequestError(f"--config {path}: not YAML ({reason})") from error

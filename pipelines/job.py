@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from pipelines.config import RequestError
+from pipelines.redaction import guard_what_is_said, without_secrets
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST = 0, 1, 2
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -42,7 +43,7 @@ def run(main: Main) -> NoReturn:
         sys.stdout.flush()
     except RequestError as error:
         line = " ".join(str(error).splitlines())  # a file's name may hold a line break
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        say(f"error: {line}")
         sys.exit(EXIT_WRONG_REQUEST)
     except JobEnded as error:
         say(f"error: {' '.join(str(error).splitlines())}")
@@ -69,6 +70,7 @@ def run(main: Main) -> NoReturn:
 def prepare_process() -> None:
     """Settings that must stand before the heavy libraries are imported."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    guard_what_is_said()
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -82,5 +84,5 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def say(line: str) -> None:
-    """One line for the person watching, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for the person watching, on standard error. No address in it says its password."""
+    print(without_secrets(line), file=sys.stderr, flush=True)

@@ -71,7 +71,7 @@ def clip_id_of(source_id: str, start_frame: int, end_frame: int) -> str:
     return hashlib.sha256(f"{source_id}:{start_frame}:{end_frame}".encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input file, readable or not. `width_px`/`height_px` are as displayed (rotated)."""
 
@@ -92,7 +92,7 @@ class Source:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One shot ever found (or one still image), kept or dropped.
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.process_groups import DEMO, group_of
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Before anything imports them: no telemetry, no hub, no token file deciding about Ray's door.
@@ -30,6 +32,21 @@ os.environ.setdefault("WDS_SECURE", "1")
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("search", max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which process runs what, on several (`-n`)."""
+    from tests.process_groups import ByWhatIsShared
+
+    return ByWhatIsShared(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that no process sits alone with it at the end."""
+    slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    groups = {item.nodeid: group_of(item.nodeid) for item in items}
+    items.sort(key=lambda item: (groups[item.nodeid] != DEMO, groups[item.nodeid] not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)

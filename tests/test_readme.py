@@ -45,7 +45,7 @@ def test_every_job_is_shown_and_has_its_page() -> None:
     shown = {Path(words[0]).stem for words in jobs()}
     made = {p.stem for p in (REPOSITORY / "jobs").glob("*.py")} - {"demo", "ui"}
     assert shown == made
-    for page in re.findall(r"jobs/pages/\S+\.(?:md|png)", README):
+    for page in re.findall(r"jobs/pages/[\w/]+\.(?:md|png)", README):
         assert (REPOSITORY / page).is_file(), page
 
 

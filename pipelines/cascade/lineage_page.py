@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipelines.cascade.plan import CascadeConfig
 from pipelines.config import RequestError
 from pipelines.job import say
 from pipelines.lineage.answers import ROWS_IN_PAGE, Question, answer
+from pipelines.lineage.catalog import VIDEO_ENDING
 from pipelines.lineage.page.answer_page import show_answer
 
 ENDING = ".lineage.html"
@@ -16,7 +15,7 @@ ENDING = ".lineage.html"
 def write_lineage_page(config: CascadeConfig, video: str) -> str | None:
     """Beside the video, and attached to the run that made it. None when it cannot be: the video is
     made all the same, and `jobs/trace.py` can be asked again."""
-    page = Path(video).with_suffix(ENDING)
+    page = video.removesuffix(VIDEO_ENDING) + ENDING
     question = Question(
         kind="video",
         of=[video],
@@ -29,4 +28,4 @@ def write_lineage_page(config: CascadeConfig, video: str) -> str | None:
     except RequestError as error:
         say(f"no page of the video's past: {error}")
         return None
-    return str(page)
+    return page

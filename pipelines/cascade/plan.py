@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import (
     ClusterConfig,
@@ -20,7 +21,9 @@ from pipelines.config import (
     required,
     setting,
 )
-from pipelines.storage import absolute_uri, is_local
+from pipelines.storage import Store, absolute_uri, is_local
+from pipelines.storage.fetching import version_in
+from pipelines.storage.single_files import is_file, read_text
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def plan_cascade(config: CascadeConfig, preset: str, footage_identity: str) -> l
             "name": name,
             "preset": preset,
             "given": [pair for pair in given if pair[0] != "--footage"],
-            "config": Path(config_file).read_text() if config_file else "",
+            "config": read_text(config_file) if config_file else "",
             "reads": [hashes[parent] for parent in reads.values()] or [footage_identity],
         }
         hashes[name] = config_hash(identity)[:12]
@@ -192,7 +195,7 @@ def check_request(config: CascadeConfig) -> None:
     """Raises RequestError for what can be seen to be wrong before any job starts."""
     if is_local(config.footage) and not Path(config.footage).is_dir():
         raise RequestError(f"--footage {config.footage}: no such folder")
-    if config.image and not Path(config.image).is_file():
+    if config.image and not is_file(config.image):
         raise RequestError(f"--image {config.image}: no such file")
     if config.image and not config.prompt:
         raise RequestError("--image without --prompt: say in words what should happen")
@@ -204,7 +207,7 @@ def check_request(config: CascadeConfig) -> None:
         config.generate_config,
     )
     for path in filter(None, files):
-        if not Path(path).is_file():
+        if not is_file(path):
             raise RequestError(f"{path}: no such configuration file")
 
 
@@ -212,12 +215,8 @@ def footage_identity(footage: str) -> str:
     """Changes when a file is added, removed, resized or rewritten. Contents are not read here:
     curation reads them, and identifies each clip by content."""
     if not is_local(footage):
-        import fsspec
-
-        filesystem, root = fsspec.core.url_to_fs(footage)
-        found = filesystem.find(root, detail=True)
-        listing = [[name, str(i.get("size")), str(i.get("ETag", ""))] for name, i in found.items()]
-        return config_hash(sorted(listing))
+        entries = _entries(footage)
+        return config_hash(sorted([n, str(e["size"]), version_in(e)] for n, e in entries.items()))
     listing = []
     for folder, _, names in os.walk(footage):
         for name in names:
@@ -226,6 +225,13 @@ def footage_identity(footage: str) -> str:
             shown = os.fsencode(os.path.relpath(path, footage)).decode(errors="backslashreplace")
             listing.append([shown, status.st_size, status.st_mtime_ns])
     return config_hash(sorted(listing))
+
+
+def _entries(footage: str) -> dict[str, dict[str, Any]]:
+    try:
+        return Store.open(footage).list_entries()
+    except FileNotFoundError:
+        raise RequestError(f"--footage {footage}: no such bucket or prefix") from None
 
 
 def _everywhere(config: CascadeConfig) -> list[str]:

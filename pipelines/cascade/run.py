@@ -15,6 +15,7 @@ from pipelines.config import RequestError
 from pipelines.job import say
 from pipelines.progress import in_words
 from pipelines.storage import Store
+from pipelines.storage.single_files import is_file
 from pipelines.training.latents.on_disk import SCHEMA_VERSION, read_header
 
 LATENTS_MARKER = "latents.json"
@@ -68,7 +69,8 @@ def run_cascade(
 def is_complete(node: Node) -> bool:
     """True when the file that is written last is there (and, for training, names the last step)."""
     if node.name == "video":
-        return all(Path(node.output).with_suffix(end).is_file() for end in (".mp4", ".json"))
+        stem = node.output.removesuffix(".mp4")
+        return all(is_file(f"{stem}{ending}") for ending in (".mp4", ".json"))
     store = Store.open(node.output)
     if not store.exists(node.marker):
         return False

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipelines.config import RequestError
 from pipelines.curation.caption_server import CaptionerFailed, ServerCaptioner
 from pipelines.curation.captions import CaptionsConfig
 from pipelines.curation.clip_score import in_batches
+from pipelines.storage import Store, is_local
 
 __all__ = [
     "Captioner",
@@ -127,10 +128,22 @@ def sidecar_caption(paths: Sequence[str]) -> str:
     '' where there is none: its clips are then dropped as `caption_empty`.
     """
     for path in paths:
-        for line in _read_text(Path(path).with_suffix(".txt")).splitlines():
+        for line in _text_beside(path).splitlines():
             if line.strip():
                 return line.strip()
     return ""
+
+
+def _text_beside(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    beside = PurePosixPath(name).with_suffix(".txt").name if name else ".txt"
+    if is_local(path):
+        return _read_text(Path(folder or "/") / beside)
+    try:
+        with Store(folder).as_local_file(beside) as copy:
+            return _read_text(copy)
+    except FileNotFoundError:
+        return ""
 
 
 def _read_text(path: Path) -> str:

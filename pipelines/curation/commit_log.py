@@ -23,14 +23,23 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.config import config_hash
-from pipelines.storage import TEMPORARY_PREFIX, Store
+from pipelines.storage import Store
+from pipelines.storage.durable_files import (
+    TEMPORARY_PREFIX,
+    entries_below,
+    is_being_written,
+    make_folder,
+)
 
 WORK_FOLDER = "_work"
 
 #: Half-written files in a shared folder may be another job's; this old they are a dead one's.
 STALE_AFTER_S = 24 * 3600.0
+#: In a shared folder; its time says when it was last walked for such files.
+SWEPT_FILE = "swept"
 
 
 def commit_key(stage: str, *decides: Any) -> str:
@@ -57,12 +66,12 @@ class CommitLog:
         """Source ids that have a whole result."""
         return {
             PurePosixPath(name).stem
-            for name in self.store.list_files(self.folder)
+            for name in self.store.list_below(self.folder)
             if name.endswith(".parquet") and name.count("/") == self.folder.count("/") + 1
         }
 
     def has(self, source_id: str) -> bool:
-        return self.store.exists(self.path_of(source_id))
+        return self.store.has_file(self.path_of(source_id))
 
     def read(self, source_id: str, columns: list[str] | None = None) -> pa.Table | None:
         """The committed rows, or None when there is no commit."""
@@ -78,7 +87,7 @@ class CommitLog:
 
     def read_parts(self, source_id: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """What was added, in the order of the parts' names."""
-        for name in self.store.list_files(f"{self.folder}/{source_id}"):
+        for name in self.store.list_below(f"{self.folder}/{source_id}"):
             table = read_if_whole(self.store, name, columns)
             if table is not None:
                 yield table
@@ -87,7 +96,10 @@ class CommitLog:
 def read_if_whole(store: Store, path: str, columns: list[str] | None = None) -> pa.Table | None:
     """The table, or None where there is none or a damaged one: the work is then done again."""
     try:
-        return store.read_table(path, columns=columns)
+        if not store.is_local:
+            return store.read_table_file(path, columns)
+        with open(store.path(path), "rb") as file:  # a few rows: no use for threads or a plan
+            return pq.ParquetFile(file).read(columns=columns, use_threads=False)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     except OSError as error:
@@ -103,13 +115,42 @@ def _name_of(table: pa.Table) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()[:32]
 
 
+def remove_left_overs(store: Store, shared: Store) -> None:
+    """What dead jobs left half-written, before the dataset's one writer starts: no folder is listed
+    twice, and at a usual start none of those that every source has.
+
+    What lies in the dataset's scratch goes with it when the dataset is complete. The shared folder
+    is walked once a day, for what is younger would be left alone.
+    """
+    if f"{shared.uri}/".startswith(f"{store.path(WORK_FOLDER)}/"):  # and no scratch goes whole
+        store.remove_temporaries()
+        return
+    store.remove_temporaries(but_in=WORK_FOLDER)
+    if shared.is_local and _is_due(mark := Path(shared.path(SWEPT_FILE))):
+        make_folder(mark.parent)
+        mark.touch()
+        remove_stale_temporaries(shared)
+
+
+def _is_due(mark: Path) -> bool:
+    """Clocks jump: a mark from the future says nothing."""
+    try:
+        return not 0 <= time.time() - mark.stat().st_mtime < STALE_AFTER_S
+    except FileNotFoundError:
+        return True
+
+
 def remove_stale_temporaries(store: Store, older_than_s: float = STALE_AFTER_S) -> None:
     """Clears what dead jobs left half-written; what is younger may be a living one's."""
     if not store.is_local:
         return
-    for path in Path(store.uri).rglob(f"{TEMPORARY_PREFIX}*"):
+    for entry in entries_below(store.uri):
+        if not entry.name.startswith(TEMPORARY_PREFIX):
+            continue
+        path = Path(entry.path)
         try:
-            if time.time() - path.stat().st_mtime > older_than_s:
+            is_old = time.time() - path.stat().st_mtime > older_than_s
+            if is_old and not is_being_written(path):  # clocks jump
                 path.unlink()
         except OSError:  # its writer was faster
             continue
@@ -133,7 +174,7 @@ class AttemptCap:
         """Marks an attempt; False when all allowed ones were begun before."""
         for attempt in range(1, self.limit + 1):
             mark = f"attempts/{self.run_id}/{stage}-{name}-{attempt}"
-            if not self.store.exists(mark):
+            if not self.store.has_file(mark):
                 self.store.write_bytes(mark, b"")
                 return True
         return False

@@ -159,6 +159,24 @@ def commit_watched(work: Work, source: Source, table: pa.Table) -> None:
 def _seen(work: Work, source_id: str, columns: list[str]) -> pa.Table | None:
     """What this run goes by. Its own failures come first, or another job that does better at the
     same time would change the source under its hands."""
+    if work.shared.is_local:
+        return _found(work, source_id, columns)
+    asked = (work.shared_uri, work.run_id, source_id)
+    table = _last_seen.get(asked)
+    if table is None:
+        table = _found(work, source_id)
+        _last_seen.clear()
+        if table is None:
+            return None
+        _last_seen[asked] = table
+    return table.select(columns)
+
+
+#: Of an object store, what was read last in this process: a stage asks several times in a row.
+_last_seen: dict[tuple[str, str, str], pa.Table] = {}
+
+
+def _found(work: Work, source_id: str, columns: list[str] | None = None) -> pa.Table | None:
     table = work.log("passing").read(source_id, columns)
     if table is not None and table.schema.metadata[RUN_KEY].decode() == work.run_id:
         return table
@@ -229,18 +247,62 @@ def cuts_of(work: Work, source_id: str) -> dict[str, Row]:
     return {} if table is None else {r["clip_id"]: r for r in table.to_pylist()}
 
 
+@dataclass(frozen=True)
+class SourceCommits:
+    """All that is committed of one source, every file of it opened once."""
+
+    #: As it was seen, maybe by an earlier run, with its names and rights of today.
+    source: Source
+    #: Its clips as measured, under those rights.
+    clips: Sequence[Clip]
+    captions: Mapping[str, str]
+    scores: Mapping[tuple[str, str], Row]
+
+    def judged(self, work: Work) -> list[Clip]:
+        """The clips with their verdicts so far."""
+        return [_judged(work, c, self.captions, self.scores) for c in self.clips]
+
+    def is_described(self, work: Work) -> bool:
+        """True when nothing is left to caption or score. (Texts beside the films are always.)"""
+        passed = [c.clip_id for c in self.clips if _judged_measured(work, c).verdict == "kept"]
+        if work.texts_beside:
+            return not passed
+        return all(c in self.captions and self._is_scored(work, c) for c in passed)
+
+    def _is_scored(self, work: Work, clip_id: str) -> bool:
+        text = still_caption(work, self.captions[clip_id])
+        return not text or (clip_id, text) in self.scores
+
+
+def commits_of(work: Work, source: Source) -> SourceCommits | None:
+    """None when the source was not watched, as far as this run goes by it."""
+    table = _seen(work, source.source_id, CLIP_SCHEMA.names)
+    if table is None:
+        return None
+    seen = dataclasses.replace(
+        source_of(table), uris=source.uris, license=source.license, consent=source.consent
+    )
+    clips = [
+        dataclasses.replace(c, license=source.license, consent=source.consent)
+        for c in from_table(Clip, table)
+    ]
+    if not clips:
+        return SourceCommits(seen, clips, {}, {})
+    captions, scores = raw_captions(work, source.source_id), scores_of(work, source.source_id)
+    return SourceCommits(seen, clips, captions, scores)
+
+
 def judged_clips(work: Work, source: Source) -> list[Clip]:
     """The source's clips with all that is committed of them, and their verdicts so far."""
-    captions, scores = raw_captions(work, source.source_id), scores_of(work, source.source_id)
-    return [_judged(work, c, captions, scores) for c in measured_clips(work, source)]
+    return finished_commits(work, source).judged(work)
 
 
-def finished_clips(work: Work, source: Source) -> list[Clip]:
-    """`judged_clips`, when nothing is left to say of them. Raises LostWork otherwise."""
-    clips = judged_clips(work, source)
-    if any(c.verdict == "kept" and (c.caption is None or c.embedding is None) for c in clips):
-        raise LostWork(work, source.source_id, "a caption or a score")
-    return clips
+def finished_commits(work: Work, source: Source) -> SourceCommits:
+    """What must be committed by now. Raises LostWork otherwise."""
+    commits = commits_of(work, source)
+    if commits is None:
+        raise LostWork(work, source.source_id, "what was watched")
+    return commits
 
 
 def passed_clips(work: Work, source: Source) -> list[Clip]:

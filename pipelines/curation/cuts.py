@@ -27,7 +27,7 @@ from pipelines.media import (
     cut_clips,
 )
 from pipelines.records import Clip
-from pipelines.sandbox import Limits, SandboxConfig, SandboxFault, run_limited
+from pipelines.sandbox.calls import Limits, SandboxConfig, SandboxFault, run_limited
 
 CLIPS_PER_CALL = 64  # cut clips wait on the worker's disk until they are stored
 STOP_AFTER_S = 60.0  # a call begins no further clip after so long
@@ -142,6 +142,7 @@ def _call(
 ) -> Sequence[CutResult | CutFailure] | CutFailure:
     """A result for the first orders, for one at least; or why the whole call failed."""
     coding = Coding(config.crf, config.preset, config.edge_preset)
+    limits = limits.of_files(source, writes=tuple({order.out.parent for order in orders}))
     try:
         return run_limited(
             limits, cut_clips, source, orders, config.method, coding, stop_after_s=STOP_AFTER_S
@@ -167,7 +168,7 @@ def checked(
     if clip.kind == "image" or not is_chosen(clip.clip_id, config.leak_share):
         return Cut(clip, order.out, result)
     try:
-        leak = run_limited(limits, measure_leak, source, order)
+        leak = run_limited(limits.of_files(source, order.out), measure_leak, source, order)
     except MediaError as error:
         return Cut(clip, order.out, failure=CutFailure(error.reason, error.detail))
     if leak.is_clean:

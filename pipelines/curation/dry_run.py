@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from pipelines.cluster import address_of, connect
+from pipelines.cluster.connection import address_of, connect, resources_of_nodes
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.ingest import stated_of
 from pipelines.curation.prepared import Prepared, prepare
@@ -22,7 +22,7 @@ def plan_in_words(config: CurateConfig) -> str:
     problems = Counter(f.problem for f in files if f.problem)
     kinds = ", ".join(f"{reason} {n}" for reason, n in sorted(problems.items()))
     size_gib = sum(f.size_bytes for f in files) / 2**30
-    plan = plan_resources(config.resources, cluster_resources(config))
+    plan = plan_resources(config.resources, nodes_of(config))
     unmatched = unmatched_in_words(prepared.rights, unmatched_files(prepared))
     lines = [
         f"would curate {config.footage} into {prepared.store.uri}:",
@@ -47,7 +47,7 @@ def rights_lines(prepared: Prepared) -> list[str]:
         stated.append(merged([*told, beside], config.limits))
     refused = sum(refuses(rights, config.limits) for rights in stated)
     by_id = sum(bool(row.source_id) for row in table.rows)
-    lines = [rights_in_words(stated, refused)] if media else []
+    lines = [rights_in_words(Counter(stated), refused)] if media else []
     if by_id:
         lines.append(f"{by_id} lines of {table.uri} name a source_id: not counted before reading")
     if taken := prepared.taken_down.rows:
@@ -62,11 +62,9 @@ def unmatched_files(prepared: Prepared) -> list[TableRow]:
     return [row for row in rows if row.file]
 
 
-def cluster_resources(config: CurateConfig) -> dict[str, float]:
-    """Of the cluster that would be joined; of this machine when a local Ray would be started."""
+def nodes_of(config: CurateConfig) -> list[dict[str, float]]:
+    """Of the cluster that would be joined; this machine when a local Ray would be started."""
     if address_of(config.cluster) is None:
-        return {"CPU": float(config.cluster.num_cpus or os.cpu_count() or 1)}
-    import ray
-
+        return [{"CPU": float(config.cluster.num_cpus or os.cpu_count() or 1)}]
     with connect(config.cluster):
-        return dict(ray.cluster_resources())
+        return resources_of_nodes()

@@ -10,20 +10,21 @@ connected, as union-find does, can drop a clip that resembles nothing that stays
 
 Up to fingerprint_index.EXACT_COUNT clips all pairs are compared; beyond, an index finds those
 worth comparing (what it may miss is said there), and cost grows with the number of clips, not with
-its square.
+its square. Embeddings, the bulk of a clip's row, are asked for only once all else agrees.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from pipelines.config import setting
 from pipelines.curation.fingerprint_index import FingerprintIndex
-from pipelines.curation.phash import unpacked
+from pipelines.curation.fingerprints import Fingerprints
 from pipelines.records import Clip
 
 
@@ -49,6 +50,17 @@ class DuplicatesConfig:
         0.95, "least cosine of the two image embeddings", unit="cosine", low=-1, high=1
     )
     max_duration_ratio: float = setting(1.25, "longer over shorter duration, at most", low=1)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Clips of one kind, best first: what is compared of each."""
+
+    prints: Fingerprints
+    durations_s_N: np.ndarray
+    #: The image embedding of the clip with this number; None where it has none.
+    embedding_of: Callable[[int], np.ndarray | None]
+    is_video: bool
 
 
 def rank(clip: Clip) -> tuple[float, float, float, str]:
@@ -91,64 +103,61 @@ def find_copies(ranked: Sequence[Clip], config: DuplicatesConfig) -> Iterator[tu
     groups: dict[tuple[str, int], list[Clip]] = defaultdict(list)
     for clip in ranked:
         groups[clip.kind, len(clip.phash or "")].append(clip)
-    for group in groups.values():
-        yield from _copies_in(group, config)
-
-
-def _copies_in(group: Sequence[Clip], config: DuplicatesConfig) -> Iterator[tuple[str, str]]:
-    prints = _Fingerprints.of(group)
-    index = FingerprintIndex(prints.standing_ND, config.min_standing)
-    embeddings: dict[int, np.ndarray] = {}
-    for number, clip in enumerate(group):
-        original = None
-        for _, kept in prints.alike(number, index.near(number), config):
-            if _agree(clip, group[kept], config) and _look_alike(
-                group, embeddings, number, kept, config
-            ):
-                original = kept
-                break
-        if original is None:
-            index.add(number)
-        else:
-            yield clip.clip_id, group[original].clip_id
-
-
-@dataclass(frozen=True)
-class _Fingerprints:
-    """Of a group of clips, best first: whole numbers, so that no sum depends on the machine."""
-
-    colour_N2: np.ndarray
-    standing_ND: np.ndarray
-    moving_ND: np.ndarray
-
-    @staticmethod
-    def of(group: Sequence[Clip]) -> _Fingerprints:
-        prints = [unpacked(clip.phash or "") for clip in group]
-        return _Fingerprints(
-            np.stack([p.colour for p in prints]),
-            np.stack([p.standing for p in prints]),
-            np.stack([p.moving for p in prints]),
+    for (kind, _), group in groups.items():
+        candidates = Candidates(
+            Fingerprints.of([clip.phash or "" for clip in group]),
+            np.array([clip.duration_s for clip in group]),
+            partial(_embedding_of, group),
+            kind == "video",
         )
-
-    def alike(
-        self, number: int, others: np.ndarray, config: DuplicatesConfig
-    ) -> list[tuple[float, int]]:
-        """(cosine, number) of those of `others` that are alike: the most alike first."""
-        apart = np.abs(self.colour_N2[others] - self.colour_N2[number]).max(axis=1, initial=0)
-        others = others[apart <= config.max_colour_levels]
-        standing = _cosines(self.standing_ND, number, others)
-        near = standing >= config.min_standing
-        others, standing = others[near], standing[near]
-        moves = self.moving_ND[number].any() & self.moving_ND[others].any(axis=1)
-        moving = _cosines(self.moving_ND, number, others)
-        found = np.flatnonzero(~moves | (moving >= config.min_moving))
-        order = np.lexsort((others[found], -standing[found]))
-        return [(float(standing[i]), int(others[i])) for i in found[order]]
+        for copy, original in copies_among(candidates, config):
+            yield group[copy].clip_id, group[original].clip_id
 
 
-def _cosines(values_ND: np.ndarray, number: int, others: np.ndarray) -> np.ndarray:
+def copies_among(candidates: Candidates, config: DuplicatesConfig) -> Iterator[tuple[int, int]]:
+    """(number of a copy, number of the better clip it repeats)."""
+    prints = candidates.prints
+    index = FingerprintIndex(prints.standing_ND, config.min_standing)
+    for number in range(len(prints.standing_ND)):
+        near = index.near(number)
+        if candidates.is_video:
+            near = near[_equally_long(candidates.durations_s_N, number, near, config)]
+        for kept in _alike(prints, number, near, config):
+            if _look_alike(candidates, number, kept, config):
+                yield number, kept
+                break
+        else:
+            index.add(number)
+
+
+def _equally_long(
+    durations_s_N: np.ndarray, number: int, others: np.ndarray, config: DuplicatesConfig
+) -> np.ndarray:
+    one_s, others_s = durations_s_N[number], durations_s_N[others]
+    return np.maximum(one_s, others_s) <= np.minimum(one_s, others_s) * config.max_duration_ratio
+
+
+def _alike(
+    prints: Fingerprints, number: int, others: np.ndarray, config: DuplicatesConfig
+) -> list[int]:
+    """Those of `others` whose fingerprints are alike: the most alike first, then the best."""
+    apart = np.abs(prints.colour_N2[others] - prints.colour_N2[number]).max(axis=1, initial=0)
+    others = others[apart <= config.max_colour_levels]
+    standing = _cosines(prints.standing_ND[number], prints.standing_ND[others])
+    near = standing >= config.min_standing
+    others, standing = others[near], standing[near]
+    if not len(others):
+        return []
+    moving_D, moving_OD = prints.moving(np.array([number]))[0], prints.moving(others)
+    moves = moving_D.any() & moving_OD.any(axis=1)
+    found = np.flatnonzero(~moves | (_cosines(moving_D, moving_OD) >= config.min_moving))
+    order = np.lexsort((others[found], -standing[found]))
+    return [int(other) for other in others[found][order]]
+
+
+def _cosines(one_D: np.ndarray, others_OD: np.ndarray) -> np.ndarray:
     """Of one row with some others; 1 between two rows without any value."""
-    row_D, others_OD = values_ND[number].astype(np.float32), values_ND[others].astype(np.float32)
+    row_D, others_OD = one_D.astype(np.float32), others_OD.astype(np.float32)
     row_square, squares = float(row_D @ row_D), (others_OD**2).sum(axis=1).astype(np.float64)
     products = (others_OD @ row_D) / np.sqrt(np.maximum(squares * row_square, 1))
     return np.where((squares == 0) & (row_square == 0), 1.0, products)
@@ -160,24 +169,14 @@ def unit_vector(values: Iterable[float]) -> np.ndarray:
     return vector / norm if norm > 0 else vector
 
 
-def _agree(clip: Clip, kept: Clip, config: DuplicatesConfig) -> bool:
-    shorter, longer = sorted((clip.duration_s, kept.duration_s))
-    return clip.kind != "video" or longer <= shorter * config.max_duration_ratio
+def _embedding_of(group: Sequence[Clip], number: int) -> np.ndarray | None:
+    values = group[number].embedding
+    return None if values is None else np.asarray(values, np.float32)
 
 
-def _look_alike(
-    group: Sequence[Clip],
-    embeddings: dict[int, np.ndarray],
-    number: int,
-    kept: int,
-    config: DuplicatesConfig,
-) -> bool:
+def _look_alike(candidates: Candidates, number: int, kept: int, config: DuplicatesConfig) -> bool:
     """By the image embeddings; true where one has none, or they are of two models."""
-    for each in (number, kept):
-        values = group[each].embedding
-        if values is None:
-            return True
-        if each not in embeddings:
-            embeddings[each] = unit_vector(values)
-    a, b = embeddings[number], embeddings[kept]
-    return a.shape != b.shape or float(a @ b) >= config.min_cosine
+    one, other = candidates.embedding_of(number), candidates.embedding_of(kept)
+    if one is None or other is None or one.shape != other.shape:
+        return True
+    return float(unit_vector(one) @ unit_vector(other)) >= config.min_cosine

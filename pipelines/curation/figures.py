@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from pipelines import metrics
 from pipelines.curation.committed import Row
 from pipelines.curation.report_facts import TimedRow
 
@@ -21,6 +22,7 @@ class Figures:
         self._files: list[tuple[float, float, str]] = []
 
     def add(self, row: Row) -> None:
+        metrics.tell_watched(row)
         self.clips += row["clips"]
         self.footage_s += row["footage_s"]
         self.done["watched" if row["watched_now"] else "reused"] += 1
@@ -31,6 +33,12 @@ class Figures:
         if row["watched_now"]:
             self.fresh_s += row["footage_s"]
             self._files.append((row["watch_seconds"], row["footage_s"], row["name"]))
+
+    def add_reused(self, files: int, clips: int, footage_s: float) -> None:
+        """Files of which earlier runs had done everything."""
+        self.clips += clips
+        self.footage_s += footage_s
+        self.done["reused"] += files
 
     def shown(self) -> dict[str, Any]:
         elapsed_s = max(time.monotonic() - self.started_s, 1e-3)

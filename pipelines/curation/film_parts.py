@@ -23,6 +23,8 @@ from pipelines.curation.committed import (
     source_of,
     watched_table,
 )
+from pipelines.curation.footage_at_hand import at_hand
+from pipelines.media.errors import MediaError
 from pipelines.records import CLIP_SCHEMA, Clip, Source, from_row, from_table
 
 PART_KEY = b"part"
@@ -42,9 +44,12 @@ def part_rows(row: Row, work: Work) -> list[Row]:
     source = from_row(Source, json.loads(row["source"]))
     if settled(work, source.source_id):
         return []
-    entries = entries_of_film(
-        source, _path_of(row), work.config.resources.part_s, work.config.watch
-    )
+    part_s = work.config.resources.part_s
+    try:
+        with at_hand(work.config, source, _path_of(row)) as path:
+            entries = entries_of_film(source, path, part_s, work.config.watch)
+    except MediaError:
+        return []
     count = len(parts_between(entries))
     if count < 2:
         return []
@@ -64,7 +69,11 @@ def watch_part_once(row: Row, work: Work) -> Row:
     if not log.has(name) and work.attempts.begin("part", name):
         started_s = time.monotonic()
         part = parts_between(_planned(work, source))[number]
-        seen = watch_part(source, _path_of(row), part, work.config.watch)
+        try:
+            with at_hand(work.config, source, _path_of(row)) as path:
+                seen = watch_part(source, path, part, work.config.watch)
+        except MediaError:
+            seen = None
         if seen is not None:
             seconds = time.monotonic() - started_s
             table = watched_table(seen.source, seen.clips, seen.samples, seconds, work.run_id)

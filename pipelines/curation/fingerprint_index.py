@@ -23,7 +23,7 @@ import numpy as np
 EXACT_COUNT = 4096
 _TABLES, _MAX_KEY_BITS, _UNSURE = 16, 20, 3
 _PLANES = _TABLES * _MAX_KEY_BITS
-_ROWS_AT_ONCE = 1 << 15
+_ROWS_AT_ONCE = 1 << 12  # of 6 KiB each while they are described
 
 
 class FingerprintIndex:
@@ -63,13 +63,13 @@ class FingerprintIndex:
         spread = math.sqrt(_PLANES * share * (1 - share))
         self._max_differ = math.ceil(_PLANES * share + 4 * spread)
         self._signs_NW = np.empty((self._count, _PLANES // 64), np.uint64)
-        self._keys_NT = np.empty((self._count, _TABLES), np.int64)
+        self._keys_NT = np.empty((self._count, _TABLES), np.int32)
         self._unsure_NTU = np.empty((self._count, _TABLES, _UNSURE), np.uint8)
         planes_DP = _random_planes(self._digits_ND.shape[1], _PLANES)
         for first in range(0, self._count, _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
             self._describe(rows, self._digits_ND[rows].astype(np.float32) @ planes_DP)
-        self._keys_NT += np.arange(_TABLES) << self._key_bits
+        self._keys_NT += (np.arange(_TABLES) << self._key_bits).astype(np.int32)
         room = np.bincount(self._keys_NT.reshape(-1), minlength=_TABLES << self._key_bits)
         self._starts = np.cumsum(room) - room
         self._filled = np.zeros(len(room), np.int32)

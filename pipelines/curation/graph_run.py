@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pipelines.curation.collapse import Footage
 from pipelines.curation.committed import Work
-from pipelines.curation.ingest import Footage
 from pipelines.curation.report_facts import TimedRow
 from pipelines.curation.workers import Workers
-
-READ_THREADS = 8
 
 
 @dataclass
@@ -35,12 +33,11 @@ class GraphRun:
         self.times.append(TimedRow(title, time.monotonic() - started_s, notes[-1]))
 
 
-def readable(footage: Sequence[Footage]) -> list[Footage]:
-    """What there is to watch."""
-    return [f for f in footage if f.source.status == "ok"]
+def is_readable(footage: Footage) -> bool:
+    """Whether there is something to watch."""
+    return footage.source.status == "ok"
 
 
 def paths_of_footage(footage: Footage) -> list[bytes]:
     """The file that was read, then its other copies (a caption may lie beside one of them)."""
-    others = (f.path for f in footage.found if f.path != footage.path)
-    return [os.fsencode(path) for path in (footage.path, *others)]
+    return [os.fsencode(path) for path in footage.paths]

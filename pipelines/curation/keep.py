@@ -2,143 +2,108 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 
-from pipelines.curation.committed import Row, cuts_of, finished_clips
-from pipelines.curation.duplicates import drop_duplicates
-from pipelines.curation.graph_run import (
-    READ_THREADS,
-    GraphRun,
-    paths_of_footage,
-    readable,
-)
-from pipelines.curation.ingest import Footage
+import numpy as np
+
+from pipelines.curation.clip_ids import hex_ids
+from pipelines.curation.committed import Row
+from pipelines.curation.graph_run import GraphRun, paths_of_footage
+from pipelines.curation.judged import CUT_FAILED, UNCUT, Judged, read_judged
+from pipelines.curation.judged_parts import judge_part, part_path
+from pipelines.curation.parts import Parts
 from pipelines.curation.places import find_places, remember_places
-from pipelines.curation.shards import (
-    PlannedShard,
-    Sample,
-    manifest_of,
-    offsets_of,
-    plan_shards,
-)
+from pipelines.curation.selection import Selection, select
+from pipelines.curation.shard_plan import ShardPlan, places_of, plan_of, shard_row
 from pipelines.curation.tasks import cut_source, write_planned_shard
-from pipelines.curation.tiers import assign_tiers
-from pipelines.curation.verdicts import is_taken_down, shadows_of
 from pipelines.progress import Progress
-from pipelines.records import Clip, Shard, Source, from_row, to_row
+from pipelines.records import Shard, from_row
 
 
-def select_and_cut(run: GraphRun, footage: Sequence[Footage]) -> list[Clip]:
-    """Verdicts and tiers, and a cut of every clip that is kept.
+def judge_rest(run: GraphRun, parts: Parts) -> Judged:
+    """Verdicts of what is not judged yet; then the columns of every clip."""
+    with run.timed("judge", "verdicts"):
+        rows = (parts.row(name) for name in parts.unwritten())
+        with Progress(len(parts.unwritten()), "parts", "judging") as bar:
+            for _ in run.workers.each(judge_part, rows, light=True, work=run.work):
+                bar.advance()
+        return read_judged(run.work, parts.names)
+
+
+def select_and_cut(run: GraphRun, parts: Parts, judged: Judged) -> Selection:
+    """Duplicates and tiers, and a cut of every clip that is kept.
 
     A clip that cannot be cut is dropped, and the choice is made again without it: its
     duplicate may now be the best copy.
     """
-    config = run.work.config
-    paths = {f.source.source_id: paths_of_footage(f) for f in readable(footage)}
-    with run.timed("judge", "verdicts, duplicates, tiers"):
-        judged = _judged(run, [f.source for f in readable(footage)])
-        shadows = shadows_of(judged, config)
-    with run.timed("cut", "frame-exact, kept clips only") as note:
+    with run.timed("select and cut", "") as note:
         while True:
-            cuts = {c: row for s in paths for c, row in cuts_of(run.work, s).items()}
-            clips = [_dropped_if_uncut(c, cuts) for c in judged]
-            clips = assign_tiers(drop_duplicates(clips, config.duplicates, shadows), config.tiers)
-            missing = [c for c in clips if c.verdict == "kept" and c.clip_id not in cuts]
-            if not missing:
+            selection = select(run.work, judged)
+            kept = selection.kept
+            missing = kept[judged.cut_state_N[kept] == UNCUT]
+            if len(missing):
+                _cut(run, parts, judged, missing)
+            if not (judged.cut_state_N[missing] == CUT_FAILED).any():
                 break
-            _cut(run, missing, paths)
-        note(f"{run.done['cut']} clips cut, {run.done['taken']} taken from earlier datasets")
-    return [_as_published(c, cuts) for c in clips]
+        note(
+            f"frame-exact, kept clips only: {run.done['cut']} clips cut, {run.done['taken']} "
+            "taken from earlier datasets"
+        )
+    return selection
 
 
-def _as_published(clip: Clip, cuts: dict[str, Row]) -> Clip:
-    """What is kept, with the hash of its cut; what was taken down, without what its pictures gave
-    (the hash has done its work: copies are found)."""
-    if clip.verdict == "kept":
-        return dataclasses.replace(clip, content_sha256=cuts[clip.clip_id]["sha256"])
-    if is_taken_down(clip):
-        return dataclasses.replace(clip, phash=None, duplicate_of=None)
-    return clip
-
-
-def _judged(run: GraphRun, sources: Sequence[Source]) -> list[Clip]:
-    with ThreadPoolExecutor(READ_THREADS) as threads:
-        found = threads.map(lambda source: finished_clips(run.work, source), sources)
-        clips = [clip for clips in found for clip in clips]
-    return sorted(clips, key=lambda c: (c.source_id, c.shot_index))
-
-
-def _cut(run: GraphRun, missing: Sequence[Clip], paths: dict[str, list[bytes]]) -> None:
-    wanted: dict[str, list[str]] = {}
-    for clip in missing:
-        wanted.setdefault(clip.source_id, []).append(clip.clip_id)
-    places = find_places(run.work, [c.clip_id for c in missing])
-    rows = [
-        {
-            "source_id": source_id,
-            "paths": paths[source_id],
-            "clip_ids": ids,
-            "places": json.dumps({i: places[i] for i in ids if i in places}),
-        }
-        for source_id, ids in wanted.items()
-    ]
-    copies = all(c.clip_id in places for c in missing)
+def _cut(run: GraphRun, parts: Parts, judged: Judged, missing: np.ndarray) -> None:
+    clip_ids = hex_ids(judged.ids_NB[missing])
+    number_of = dict(zip(clip_ids, missing.tolist(), strict=True))
+    places = find_places(run.work, clip_ids)
+    copies = all(clip_id in places for clip_id in clip_ids)
+    rows = _cut_rows(run, parts, judged, missing, places)
     with Progress(len(missing), "clips", "cutting") as bar:
         for row in run.workers.each(cut_source, rows, light=copies, work=run.work):
+            for cut in json.loads(row["cuts"]):
+                judged.learn_cut(number_of[cut["clip_id"]], cut)
             run.done.update({name: row[name] for name in ("cut", "taken")})
             bar.advance(row["cut"] + row["taken"])
 
 
-def write_shards(run: GraphRun, clips: Sequence[Clip]) -> tuple[list[Clip], list[Shard]]:
-    """The clips with their places, and the index; one task writes one shard."""
-    sources = {clip.source_id for clip in clips}
-    cuts = {c: row for s in sources for c, row in cuts_of(run.work, s).items()}
-    samples = [Sample(c, cuts[c.clip_id]["size_bytes"]) for c in clips if c.verdict == "kept"]
-    planned = plan_shards(samples, run.work.config.shards)
-    with run.timed("write shards", f"{len(planned)} shards"):
-        shards = _write(run, planned)
-    placed = {s.clip.clip_id: s.clip for shard in planned for s in shard.samples}
-    clips = [placed.get(c.clip_id, c) for c in clips]
-    offsets = {c: at for shard in planned for c, at in offsets_of(shard).items()}
-    remember_places(run.work, clips, offsets, cuts)
-    return clips, shards
+def _cut_rows(
+    run: GraphRun, parts: Parts, judged: Judged, missing: np.ndarray, places: dict[str, Row]
+) -> Iterator[Row]:
+    """What each source's task is told, part by part."""
+    for part, clips in judged.rows_by_part(missing):
+        name = judged.parts[part]
+        column = run.work.scratch.read_table(part_path(run.work, name), ["source_id"])["source_id"]
+        source_ids = column.take(clips - judged.starts[part]).to_pylist()
+        wanted: dict[str, list[str]] = {}
+        for source_id, clip_id in zip(source_ids, hex_ids(judged.ids_NB[clips]), strict=True):
+            wanted.setdefault(source_id, []).append(clip_id)
+        footage = {f.source.source_id: f for f in parts.footage_of(name)}
+        for source_id, ids in wanted.items():
+            yield {
+                "source_id": source_id,
+                "paths": paths_of_footage(footage[source_id]),
+                "clip_ids": ids,
+                "places": json.dumps({i: places[i] for i in ids if i in places}),
+            }
 
 
-def cuts_of_kept(run: GraphRun, clips: Sequence[Clip]) -> list[Row]:
-    """What is committed of the kept clips' cuts."""
-    kept = [c for c in clips if c.verdict == "kept"]
-    sources = sorted({c.source_id for c in kept})
-    cuts = {c: row for s in sources for c, row in cuts_of(run.work, s).items()}
-    return [cuts[c.clip_id] for c in kept]
+def write_shards(
+    run: GraphRun, judged: Judged, selection: Selection
+) -> tuple[ShardPlan, list[Shard]]:
+    """The places of the kept clips, and the index; one task writes one shard."""
+    plan = plan_of(judged, selection, run.work.config.shards)
+    rows = (shard_row(judged, selection, number, clips) for number, clips in plan.shards())
+    with run.timed("write shards", f"{plan.num_shards} shards"):
+        shards = _write(run, rows, plan.num_shards)
+    remember_places(run.work, places_of(judged, plan))
+    return plan, shards
 
 
-def _write(run: GraphRun, planned: Sequence[PlannedShard]) -> list[Shard]:
-    if not planned:
-        return []
-    rows = [
-        {
-            "name": shard.name,
-            "manifest": manifest_of(shard),
-            "clips": [_clip_json(sample.clip) for sample in shard.samples],
-        }
-        for shard in planned
-    ]
-    with Progress(len(rows), "shards", "writing") as bar:
+def _write(run: GraphRun, rows: Iterable[Row], count: int) -> list[Shard]:
+    with Progress(count, "shards", "writing") as bar:
         found = []
         for row in run.workers.each(write_planned_shard, rows, light=True, work=run.work):
             found.append(from_row(Shard, row))
             bar.advance()
     return sorted(found, key=lambda s: s.shard)
-
-
-def _dropped_if_uncut(clip: Clip, cuts: dict[str, Row]) -> Clip:
-    failed = cuts.get(clip.clip_id, {}).get("failed")
-    return clip.dropped("cuts", "cut_failed") if failed else clip
-
-
-def _clip_json(clip: Clip) -> str:
-    return json.dumps(to_row(dataclasses.replace(clip, embedding=None)))

@@ -5,32 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines.curation.committed import Row, watched
+import numpy as np
+
+from pipelines.curation.collapse import Footage, collapse, packed
+from pipelines.curation.committed import Row
 from pipelines.curation.figures import Figures
 from pipelines.curation.film_parts import is_long, part_rows, watch_part_once
-from pipelines.curation.graph_run import (
-    READ_THREADS,
-    GraphRun,
-    paths_of_footage,
-    readable,
-)
-from pipelines.curation.ingest import Footage, Found, collapse
-from pipelines.curation.pending import described
+from pipelines.curation.found import Found
+from pipelines.curation.graph_run import GraphRun, is_readable, paths_of_footage
+from pipelines.curation.judged_parts import JUDGED_FOLDER, judge_part
+from pipelines.curation.parts import Parts
 from pipelines.curation.prepared import Prepared
 from pipelines.curation.rights.footage import admitted, rights_line, under_table
 from pipelines.curation.rights.table import unmatched_in_words
 from pipelines.curation.tasks import (
     CaptionClips,
     ScoreClips,
-    figures_of,
     identify_file,
     watch_source_once,
 )
-from pipelines.curation.workers import dataset_of, pool
+from pipelines.curation.workers import dataset_of, pool, windows
 from pipelines.job import say
 from pipelines.progress import Progress
 from pipelines.records import Source, from_row, to_row
@@ -40,67 +37,86 @@ from pipelines.records import Source, from_row, to_row
 FILES_PER_WORKER = 256
 
 
-def ingest(run: GraphRun, prepared: Prepared) -> list[Footage]:
-    """Every file gets its row; files of the same bytes become one source. What is refused for its
-    rights, or was taken down whole, fails here, before anything of it is watched."""
-    files, config = prepared.files, run.work.config
-    rows = [
-        {"number": i, "found": {**dataclasses.asdict(f), "path": os.fsencode(f.path)}}
-        for i, f in enumerate(files)
-    ]
-    pairs: list[tuple[Found, Source]] = []
-    with run.timed("ingest", f"{len(files)} files"), _progress(files, "reading") as bar:
-        for row in run.workers.each(identify_file, rows, light=True, config=config):
-            source = from_row(Source, json.loads(row["source"]))
-            pairs.append((files[row["number"]], source))
-            bar.advance()
-    pairs = under_table(pairs, prepared.rights, config.limits)
-    unmatched = prepared.rights.unmatched((f.uri, s.source_id) for f, s in pairs)
-    footage = admitted(collapse(pairs, config.limits), config.limits, prepared.taken_down.in_force)
-    for line in (unmatched_in_words(prepared.rights, unmatched), rights_line(footage)):
+def ingest(run: GraphRun, prepared: Prepared) -> Sequence[Footage]:
+    """Every file gets its row; files of the same bytes become one source, in order of their ids.
+    What is refused for its rights, or was taken down whole, fails here, before anything of it is
+    watched."""
+    files, table, limits = prepared.files, prepared.rights, run.work.config.limits
+    with run.timed("ingest", f"{len(files)} files"):
+        of_table = under_table(_identified(run, files), table, limits)
+        in_force = prepared.taken_down.in_force
+        footage = packed(admitted(collapse(of_table, limits), limits, in_force))
+    names = ((uri, f.source.source_id) for f in footage for uri in f.source.uris)
+    for line in (unmatched_in_words(table, table.unmatched(names)), rights_line(footage)):
         if line:
             say(line)
     return footage
 
 
-def watch_and_describe(run: GraphRun, footage: Sequence[Footage]) -> list[Source]:
+def _identified(run: GraphRun, files: Sequence[Found]) -> Iterator[tuple[Found, Source]]:
+    rows = (
+        {"number": i, "found": {**dataclasses.asdict(f), "path": os.fsencode(f.path)}}
+        for i, f in enumerate(files)
+    )
+    with Progress(len(files), "files", "reading") as bar:
+        for row in run.workers.each(identify_file, rows, light=True, config=run.work.config):
+            yield files[row["number"]], from_row(Source, json.loads(row["source"]))
+            bar.advance()
+
+
+def watch_and_describe(run: GraphRun, footage: Sequence[Footage]) -> Parts:
     """Watch, caption and score stream into one another, a source at a time, largest first.
 
-    Sources of which nothing is left to do take no part.
+    Sources of which nothing is left to do take no part: where a whole part is done, it is judged.
     """
-    media = sorted(readable(footage), key=lambda f: (-f.source.size_bytes, f.source.source_id))
+    parts = Parts(footage)
+    run.work.scratch.remove(JUDGED_FOLDER)  # an interrupted run's
     figures = Figures()
     title = "watch, caption, score"
-    with run.timed(title, "") as note, _progress(media, "watching") as bar:
-        rows: list[Row] = []
-        for footage_of_one, before in zip(media, _done_before(run, media), strict=True):
-            if before is None:
-                source = json.dumps(to_row(footage_of_one.source))
-                rows.append({"source": source, "paths": paths_of_footage(footage_of_one)})
-            else:
-                figures.add(before)
+    # -1: there is nothing to watch.
+    sizes = (f.source.size_bytes if is_readable(f) else -1 for f in footage)
+    bytes_N = np.fromiter(sizes, np.int64, len(footage))
+    media = int((bytes_N >= 0).sum())
+    with run.timed(title, "") as note, Progress(media, "files", "watching") as bar:
+        is_todo_N = (bytes_N >= 0) & ~_done_before(run, parts, figures, bar)
+        (todo,) = np.nonzero(is_todo_N)
+        largest_first = todo[np.argsort(-bytes_N[todo], kind="stable")]
+        for rows in windows(_row(footage[number]) for number in largest_first.tolist()):
+            _watch_parts(run, rows)
+            for row in _described(run, rows).iter_rows():
+                figures.add(row)
                 bar.advance(**figures.shown())
-        _watch_parts(run, rows)
-        for row in _described(run, rows).iter_rows() if rows else ():
-            figures.add(row)
-            bar.advance(**figures.shown())
         note(figures.sentence())
     run.slowest = figures.slowest()
     run.done.update(figures.done)
-    seen = {f.source.source_id: watched(run.work, f.source.source_id)[0] for f in media}
-    return [_as_now(seen.get(f.source.source_id, f.source), f.source) for f in footage]
+    return parts
 
 
-def _done_before(run: GraphRun, media: Sequence[Footage]) -> list[Row | None]:
-    """What is known of each source that earlier runs have finished; None of the others."""
+def _row(footage: Footage) -> Row:
+    return {"source": json.dumps(to_row(footage.source)), "paths": paths_of_footage(footage)}
 
-    def known(footage: Footage) -> Row | None:
-        if not described(run.work, footage.source):
-            return None
-        return figures_of(run.work, footage.source, watched_now=False)
 
-    with ThreadPoolExecutor(READ_THREADS) as threads:
-        return list(threads.map(known, media))
+def _done_before(run: GraphRun, parts: Parts, figures: Figures, bar: Progress) -> np.ndarray:
+    """Of which sources earlier runs left nothing to do."""
+    is_done_N = np.zeros(len(parts.footage), bool)
+    if run.work.texts_beside:  # they may say something else today
+        return is_done_N
+    seen = run.work.log("watch").committed() | run.work.log("failures").committed()
+    rows = (
+        parts.row(name, seen)
+        for name in (parts.names if seen else ())
+        if any(f.source.source_id in seen for f in parts.footage_of(name))
+    )
+    for row in run.workers.each(judge_part, rows, light=True, work=run.work):
+        if row["written"]:
+            parts.written.add(row["part"])
+        undone, of_part = set(row["undone"]), parts.footage_of(row["part"])
+        done = [is_readable(f) and f.source.source_id not in undone for f in of_part]
+        first = parts.first_of(row["part"])
+        is_done_N[first : first + len(done)] = done
+        figures.add_reused(sum(done), row["clips"], row["footage_s"])
+        bar.advance(sum(done), **figures.shown())
+    return is_done_N
 
 
 def _watch_parts(run: GraphRun, rows: Sequence[Row]) -> None:
@@ -134,12 +150,3 @@ def _described(run: GraphRun, rows: list[Row]) -> Any:
         .map(CaptionClips, compute=pool(plan.caption_actors), **model)
         .map(ScoreClips, compute=pool(plan.score_actors), **model)
     )
-
-
-def _as_now(seen: Source, now: Source) -> Source:
-    """What was seen of a source, maybe by an earlier run, with its names and rights of today."""
-    return dataclasses.replace(seen, uris=now.uris, license=now.license, consent=now.consent)
-
-
-def _progress(items: Sequence[Any], description: str) -> Progress:
-    return Progress(len(items), "files", description)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.curation.publish import REPORT_FILE
-from pipelines.curation.report_facts import reasons_of
+from pipelines.curation.report_facts import TimedRow
 from pipelines.curation.rights.counts import COUNTED_BY_STRANGERS_WORDS
 from pipelines.job import say
-from pipelines.records import Clip
 from pipelines.storage import Store
 
 
@@ -25,6 +24,7 @@ class Curated:
     seconds: float
     #: Files watched and reused, clips captioned and scored, cut and taken from earlier datasets.
     done: Mapping[str, int] = field(default_factory=dict)
+    stage_times: Sequence[TimedRow] = ()
 
     @property
     def digest(self) -> str:
@@ -58,11 +58,12 @@ class Curated:
         return found
 
 
-def say_result(curated: Curated, clips: Sequence[Clip]) -> None:
+def say_result(curated: Curated) -> None:
     """What a person must not overlook."""
     counts = curated.counts
     if counts["kept"] == 0:
-        why = ", ".join(f"{reason} {n}" for reason, n in reasons_of(clips))
+        reasons = sorted(counts["reasons"].items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{reason} {n}" for reason, n in reasons)
         files = ", ".join(f"{reason} {n}" for reason, n in counts["source_reasons"].items())
         say(f"NOTHING WAS KEPT of {counts['clips']} clips from {counts['sources']} files.")
         say(f"  clips dropped: {why or 'none found'}; files failed: {files or 'none'}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipelines.curation.committed import (
     Work,
+    commits_of,
     passed_clips,
     raw_captions,
     scores_of,
-    settled,
     still_caption,
 )
 from pipelines.records import Clip, Source
@@ -30,8 +30,5 @@ def unscored(work: Work, source: Source) -> dict[str, str]:
 
 def described(work: Work, source: Source) -> bool:
     """True when nothing is left to watch, caption or score: an earlier run did all of it."""
-    return (
-        settled(work, source.source_id)
-        and not uncaptioned(work, source)
-        and not unscored(work, source)
-    )
+    commits = commits_of(work, source)
+    return commits is not None and commits.is_described(work)

@@ -12,7 +12,8 @@ a wrong or a missing clip.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,10 +23,10 @@ from pipelines.config import config_hash
 from pipelines.curation.commit_log import read_if_whole
 from pipelines.curation.committed import CUTS_SCHEMA, Row, Work
 from pipelines.lineage.manifest import DATASET_FILE
-from pipelines.records import Clip
 from pipelines.storage import Store, sha256_of_bytes
 
 PLACES_FOLDER = "places"
+ROWS_AT_ONCE = 16_384
 
 #: All that is known of the cut, and where its bytes begin in which shard of which dataset.
 PLACES_SCHEMA = pa.schema(
@@ -33,18 +34,21 @@ PLACES_SCHEMA = pa.schema(
 )
 
 
-def remember_places(
-    work: Work, clips: Sequence[Clip], offsets: Mapping[str, int], cuts: Mapping[str, Row]
-) -> None:
-    """Writes down where each kept clip lies, replacing what was known of this dataset."""
-    rows = [
-        {**cuts[c.clip_id], "dataset": work.dataset, "shard": c.shard, "offset": offsets[c.clip_id]}
-        for c in clips
-        if c.verdict == "kept"
-    ]
-    rows.sort(key=lambda row: row["clip_id"])
-    table = pa.Table.from_pylist(rows, schema=PLACES_SCHEMA)
-    work.shared.write_table(f"{_folder(work)}/{config_hash(work.dataset)}.parquet", table)
+def remember_places(work: Work, rows: Iterable[Row]) -> None:
+    """Writes down where each kept clip lies (rows of PLACES_SCHEMA but for `dataset`, in order of
+    their ids), replacing what was known of this dataset."""
+    remaining = iter(rows)
+
+    def groups() -> Iterator[pa.Table]:
+        while True:
+            some = list(itertools.islice(remaining, ROWS_AT_ONCE))
+            told = [{**row, "dataset": work.dataset} for row in some]
+            yield pa.Table.from_pylist(told, schema=PLACES_SCHEMA)
+            if len(some) < ROWS_AT_ONCE:
+                return
+
+    name = f"{_folder(work)}/{config_hash(work.dataset)}.parquet"
+    work.shared.write_table_groups(name, groups())
 
 
 def find_places(work: Work, wanted: Collection[str]) -> dict[str, Row]:

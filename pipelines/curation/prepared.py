@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,14 +17,16 @@ from pipelines.curation.captions import check_languages
 from pipelines.curation.commit_log import WORK_FOLDER, commit_key
 from pipelines.curation.committed import SIDECAR, Work
 from pipelines.curation.config import CurateConfig
-from pipelines.curation.ingest import Found, list_footage
+from pipelines.curation.found import Found
+from pipelines.curation.ingest import list_footage
 from pipelines.curation.nsfw import check_nsfw
-from pipelines.curation.publish import refuse_complete
+from pipelines.curation.publish import refuse_complete, tidy_complete
 from pipelines.curation.rights.table import RightsTable, read_table
 from pipelines.curation.stage_code import ROOT, code_of
 from pipelines.curation.taken_down import TakenDown, taken_down_before
 from pipelines.job import say
 from pipelines.lineage.manifest import read_dataset
+from pipelines.media.program import program_build
 from pipelines.storage import Store, absolute_uri, is_local, sha256_of_file
 
 #: Packages whose version may change what a stage finds: an upgrade does its work again.
@@ -41,7 +44,7 @@ class Prepared:
 
     config: CurateConfig
     store: Store
-    files: list[Found]
+    files: Sequence[Found]
     parent_digest: str | None = None
     rights: RightsTable = field(default_factory=RightsTable)
     taken_down: TakenDown = field(default_factory=TakenDown)
@@ -50,6 +53,7 @@ class Prepared:
 def prepare(config: CurateConfig) -> Prepared:
     """Checks the request and lists the footage. Raises RequestError."""
     store = Store.open(config.dataset)
+    tidy_complete(store)
     refuse_complete(store)
     if config.work:
         Store.open(config.work)
@@ -74,6 +78,9 @@ def check_models(config: CurateConfig) -> None:
 
 def _refuse_inside_footage(config: CurateConfig, store: Store) -> None:
     """What is written among the footage would be footage for the next run."""
+    if not is_local(config.footage):
+        _refuse_inside_prefix(config, store)
+        return
     root = Path(os.path.realpath(absolute_uri(config.footage)))
     if store.is_local and root.is_relative_to(os.path.realpath(store.uri)):
         raise RequestError(
@@ -83,6 +90,19 @@ def _refuse_inside_footage(config: CurateConfig, store: Store) -> None:
         given = getattr(config, name)
         if given and is_local(uri) and Path(os.path.realpath(uri)).is_relative_to(root):
             raise RequestError(f"--{name} {given}: lies inside --footage; choose a place beside it")
+
+
+def _refuse_inside_prefix(config: CurateConfig, store: Store) -> None:
+    root = f"{absolute_uri(config.footage)}/"
+    if root.startswith(f"{store.uri}/"):
+        raise RequestError(
+            f"--dataset {config.dataset}: --footage lies in it; choose a prefix of its own"
+        )
+    for name, uri in (("dataset", store.uri), ("work", absolute_uri(config.work))):
+        if getattr(config, name) and f"{uri}/".startswith(root):
+            raise RequestError(
+                f"--{name} {getattr(config, name)}: lies inside --footage; choose a place beside it"
+            )
 
 
 def work_of(config: CurateConfig, store: Store) -> Work:
@@ -110,7 +130,9 @@ def work_of(config: CurateConfig, store: Store) -> Work:
             [weights_of(score.model), weights_of(score.aesthetic_weights)],
             _made_by("scorer", SAYING),
         ),
-        "cuts": commit_key("cuts", watch, _settings(config.cuts), _made_by("cuts", CUTTING)),
+        "cuts": commit_key(
+            "cuts", watch, _settings(config.cuts), _made_by("cuts", CUTTING), *_other_encoder()
+        ),
     }
     # Limits decide what fails, never what is seen: raised, they retry the failures alone.
     keys["failures"] = config_hash([keys["watch"], config.watch.sandbox])
@@ -119,11 +141,17 @@ def work_of(config: CurateConfig, store: Store) -> Work:
     return Work(store.uri, shared.uri, config, keys, captions.backend, uuid.uuid4().hex[:12])
 
 
+def _other_encoder() -> list[dict[str, str]]:
+    """The FFmpeg that FFMPEG_BINARY names, if it does. Raises RequestError when it is none."""
+    build = program_build()
+    return [build] if build else []
+
+
 def open_work_folder(config: CurateConfig, store: Store) -> Store:
     """As asked; else beside the dataset; else, where nothing may be written there, inside it."""
     if config.work:
         asked = Store.open(config.work)
-        _check_writable(asked)
+        asked.check_writable()
         return asked
     inside = Store(store.path(WORK_FOLDER))
     above = store.uri.rpartition("/")[0]
@@ -131,23 +159,11 @@ def open_work_folder(config: CurateConfig, store: Store) -> Store:
         return inside
     beside = Store(f"{above}/{WORK_FOLDER}")
     try:
-        _check_writable(beside)
+        beside.check_writable()
     except RequestError:
         say(f"{above}: not writable; what is watched is kept in {inside.uri}, for this dataset")
         return inside
     return beside
-
-
-def _check_writable(store: Store) -> None:
-    store.check_writable()
-    if store.is_local:
-        return
-    probe = f"attempts/probe-{uuid.uuid4().hex[:12]}"
-    try:
-        store.write_bytes(probe, b"")
-        store.remove(probe)
-    except OSError as error:
-        raise RequestError(f"{store.uri}: cannot write here ({error})") from error
 
 
 def _settings(section: Any) -> dict[str, Any]:

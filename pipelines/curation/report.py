@@ -1,8 +1,8 @@
 """report.html: what curation did, on one page that needs nothing but itself.
 
-The page is a view of the rows: every number on it is counted from sources and clips. Strings
-that came with the footage (file names, captions) are escaped by the template, and a content
-policy in the page forbids it to load or run anything.
+The page is a view of the rows: every number on it is counted from sources and clips, where they
+lie. Strings that came with the footage (file names, captions) are escaped by the template, and a
+content policy in the page forbids it to load or run anything.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from pipelines.curation.report_charts import Histogram, histogram
 from pipelines.curation.report_facts import (
     ReportFacts,
     TimedRow,
+    count_kept,
     cuts_in_words,
     duration_in_words,
-    file_name,
-    name_of,
     reasons_of,
 )
 from pipelines.curation.report_pictures import (
@@ -31,9 +30,10 @@ from pipelines.curation.report_pictures import (
     players_of,
     timelines,
 )
-from pipelines.curation.rights.counts import license_rows
+from pipelines.curation.report_rows import ReportRows, Share
+from pipelines.curation.rights.counts import license_table
 from pipelines.curation.rights.stated import NOT_STATED
-from pipelines.records import REASONS, Clip, Source
+from pipelines.records import REASONS
 
 PAGE_FOLDER = Path(__file__).parent / "report_page"
 TIMELINES_SHOWN, SLOWEST_SHOWN, FILES_NAMED = 60, 8, 6
@@ -75,25 +75,23 @@ def render_report(facts: ReportFacts) -> str:
 
 def page_of(facts: ReportFacts) -> dict[str, Any]:
     """The template's values."""
-    names = {s.source_id: name_of(s) for s in facts.sources}
-    kept = [c for c in facts.clips if c.verdict == "kept"]
-    lines = timelines(facts)
+    lines = timelines(facts.rows, TIMELINES_SHOWN)
     return {
-        "headline": _headline(kept, facts.sources),
+        "headline": _headline(facts),
         "digest": facts.digest,
         "config_hash": facts.config_hash,
-        "tiles": _tiles(facts, kept),
-        "warning": _warning(facts, kept),
+        "tiles": _tiles(facts),
+        "warning": _warning(facts),
         "funnel": _funnel(facts),
         "cuts": cuts_in_words(facts.cut_counts),
-        "players": players_of(facts, kept, names),
-        "timelines": lines[:TIMELINES_SHOWN],
-        "timelines_left_out": max(len(lines) - TIMELINES_SHOWN, 0),
+        "players": players_of(facts),
+        "timelines": lines,
+        "timelines_left_out": facts.rows.count_films() - len(lines),
         "histograms": _histograms(facts),
-        "kept_sheet": kept_sheet(facts, kept, names),
-        "dropped_sheets": dropped_sheets(facts, names),
-        "licenses": _licenses(facts),
-        "failed_files": _failed_files(facts.sources),
+        "kept_sheet": kept_sheet(facts),
+        "dropped_sheets": dropped_sheets(facts),
+        "licenses": _licenses(facts.rows),
+        "failed_files": _failed_files(facts.rows),
         "stage_times": [_timed(row) for row in facts.stage_times],
         "slowest": [_timed(row) for row in facts.slowest[:SLOWEST_SHOWN]],
         "config_text": yaml.safe_dump(to_plain(facts.config), sort_keys=False),
@@ -103,20 +101,21 @@ def page_of(facts: ReportFacts) -> dict[str, Any]:
 # --- numbers ---------------------------------------------------------------------------------
 
 
-def _headline(kept: Sequence[Clip], sources: Sequence[Source]) -> str:
-    media = sum(s.status == "ok" for s in sources)
-    return f"{len(kept)} clips kept from {media} {'file' if media == 1 else 'files'}"
+def _headline(facts: ReportFacts) -> str:
+    media = sum(f.files for f in facts.rows.files if f.status == "ok")
+    return f"{count_kept(facts.rows)} clips kept from {media} {'file' if media == 1 else 'files'}"
 
 
-def _tiles(facts: ReportFacts, kept: Sequence[Clip]) -> list[dict[str, Any]]:
-    footage_s = sum(s.duration_s or 0.0 for s in facts.sources if s.status == "ok")
-    kept_s = sum(c.duration_s for c in kept if c.kind == "video")
-    refused = sum(s.status != "ok" and s.reason != "sidecar" for s in facts.sources)
-    tiers = Counter(tier for c in kept for tier in c.tiers)
+def _tiles(facts: ReportFacts) -> list[dict[str, Any]]:
+    shares, files = facts.rows.shares, facts.rows.files
+    footage_s = sum(f.seconds for f in files if f.status == "ok")
+    kept_s = sum(s.seconds for s in shares if s.verdict == "kept" and s.kind == "video")
+    refused = sum(f.files for f in files if f.status != "ok" and f.reason != "sidecar")
+    tiers = facts.rows.tiers()
     values = [
         (duration_in_words(footage_s), "of footage", False),
-        (f"{len(facts.clips)}", "shots and pictures found", False),
-        (f"{len(kept)}", f"kept, {duration_in_words(kept_s)}", True),
+        (f"{sum(s.clips for s in shares)}", "shots and pictures found", False),
+        (f"{count_kept(facts.rows)}", f"kept, {duration_in_words(kept_s)}", True),
         (f"{tiers['high_res']}", "high resolution", False),
         (f"{tiers['premium']}", "premium", False),
         (f"{refused}", "files refused", False),
@@ -133,81 +132,86 @@ def _size_in_words(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
-def _warning(facts: ReportFacts, kept: Sequence[Clip]) -> str:
-    if kept:
+def _warning(facts: ReportFacts) -> str:
+    if count_kept(facts.rows):
         return ""
-    why = ", ".join(f"{reason} {count}" for reason, count in reasons_of(facts.clips))
+    why = ", ".join(f"{reason} {count}" for reason, count in reasons_of(facts.rows.shares))
     return f"Nothing was kept. Reasons: {why or 'no clip was found in any file'}."
 
 
 def _funnel(facts: ReportFacts) -> list[dict[str, Any]]:
-    lost: dict[str, list[Clip]] = defaultdict(list)
-    for clip in facts.clips:
-        if clip.verdict == "dropped":
-            lost[clip.reason_stage or ""].append(clip)
-    total = max(len(facts.clips), 1)
-    left, left_s = len(facts.clips), sum(c.duration_s for c in facts.clips)
+    shares = facts.rows.shares
+    lost: dict[str, list[Share]] = defaultdict(list)
+    for share in shares:
+        if share.verdict == "dropped":
+            lost[share.stage].append(share)
+    left, left_s = sum(s.clips for s in shares), sum(s.seconds for s in shares)
+    total = max(left, 1)
     steps = [_step("Found", left, left_s, [], total)]
-    for stage, title in facts.stages:
-        gone = lost.pop(stage, [])
-        left, left_s = left - len(gone), left_s - sum(c.duration_s for c in gone)
+    last = [(stage, stage) for stage in sorted(lost.keys() - {name for name, _ in facts.stages})]
+    for stage, title in (*facts.stages, *last):
+        gone = lost.get(stage, [])
+        left, left_s = left - sum(s.clips for s in gone), left_s - sum(s.seconds for s in gone)
         steps.append(_step(title, left, left_s, gone, total))
-    for stage, gone in sorted(lost.items()):
-        left, left_s = left - len(gone), left_s - sum(c.duration_s for c in gone)
-        steps.append(_step(stage, left, left_s, gone, total))
     return steps
 
 
-def _step(title: str, left: int, left_s: float, gone: Sequence[Clip], total: int) -> dict[str, Any]:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in reasons_of(gone))
+def _step(
+    title: str, left: int, left_s: float, lost: Sequence[Share], total: int
+) -> dict[str, Any]:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in reasons_of(lost))
+    gone = sum(share.clips for share in lost)
     return {
         "title": title,
         "clips": left,
         "duration": duration_in_words(max(left_s, 0.0)),
-        "gone": len(gone),
+        "gone": gone,
         "left_percent": 100 * left / total,
-        "gone_percent": 100 * len(gone) / total,
-        "gone_text": f"−{len(gone)}: {reasons}" if gone else "",
+        "gone_percent": 100 * gone / total,
+        "gone_text": f"−{gone}: {reasons}" if gone else "",
     }
 
 
 def _histograms(facts: ReportFacts) -> list[Histogram]:
-    charts = []
-    for column, title, unit in SCORES:
-        kept: list[float] = []
-        lost: list[float] = []
-        for clip in facts.clips:
-            value = getattr(clip, column)
-            if value is not None and (clip.kind == "video" or column != "duration_s"):
-                (kept if clip.verdict == "kept" else lost).append(float(value))
-        chart = histogram(title, unit, kept, lost, facts.limits.get(column, ()))
-        if chart is not None:
-            charts.append(chart)
-    return charts
+    charts = (
+        histogram(title, unit, *facts.rows.values(column), facts.limits.get(column, ()))
+        for column, title, unit in SCORES
+    )
+    return [chart for chart in charts if chart is not None]
 
 
-def _licenses(facts: ReportFacts) -> list[dict[str, Any]]:
+def _licenses(rows: ReportRows) -> list[dict[str, Any]]:
     """Empty where nobody stated a licence and none was refused: there is nothing to tell apart."""
-    rows = license_rows(facts.sources, facts.clips)
-    if all(row.license == NOT_STATED and not row.refused for row in rows):
+    watched: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for files in rows.files:
+        name = files.license or NOT_STATED
+        if files.status == "ok":
+            watched[name] += files.files
+        if files.reason == "licence_refused":
+            refused[name] += files.files
+    kept = {row["license"] or NOT_STATED: row for row in rows.kept_by_license()}
+    found = license_table(
+        watched,
+        refused,
+        {name: row["clips"] for name, row in kept.items()},
+        {name: row["seconds"] for name, row in kept.items()},
+    )
+    if all(row.license == NOT_STATED and not row.refused for row in found):
         return []
-    return [{**vars(row), "kept": duration_in_words(row.kept_s)} for row in rows]
+    return [{**vars(row), "kept": duration_in_words(row.kept_s)} for row in found]
 
 
-def _failed_files(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    files: dict[str, list[str]] = defaultdict(list)
-    for source in sources:
-        if source.status != "ok":
-            files[source.reason or "unknown"] += [file_name(uri) for uri in source.uris]
+def _failed_files(rows: ReportRows) -> list[dict[str, Any]]:
     return [
         {
-            "reason": reason,
-            "meaning": REASONS.get(reason, reason),
-            "count": len(names),
-            "files": ", ".join(sorted(names)[:FILES_NAMED])
-            + (f" and {len(names) - FILES_NAMED} more" if len(names) > FILES_NAMED else ""),
+            "reason": row["reason"],
+            "meaning": REASONS.get(row["reason"], row["reason"]),
+            "count": row["files"],
+            "files": ", ".join(row["names"])
+            + (f" and {row['files'] - FILES_NAMED} more" if row["files"] > FILES_NAMED else ""),
         }
-        for reason, names in sorted(files.items(), key=lambda item: (-len(item[1]), item[0]))
+        for row in rows.failed_files(FILES_NAMED)
     ]
 
 

@@ -43,8 +43,8 @@ class Histogram:
 def histogram(
     title: str,
     unit: str,
-    kept: Sequence[float],
-    lost: Sequence[float],
+    kept: Sequence[float] | np.ndarray,
+    lost: Sequence[float] | np.ndarray,
     limits: Sequence[float] = (),
 ) -> Histogram | None:
     """Kept on the axis, dropped stacked above; None when no clip has the score.
@@ -52,7 +52,7 @@ def histogram(
     The axis spans the data's middle 99.5 % and every threshold near it; what lies outside is
     counted in the first or last bar, so that one wild value does not flatten the rest.
     """
-    values = np.asarray([*kept, *lost], dtype=np.float64)
+    values = np.concatenate([np.asarray(kept, np.float64), np.asarray(lost, np.float64)])
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -105,7 +105,7 @@ def _round_ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _counts(values: Sequence[float], edges: np.ndarray) -> np.ndarray:
+def _counts(values: Sequence[float] | np.ndarray, edges: np.ndarray) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     array = np.clip(array[np.isfinite(array)], edges[0], edges[-1])
     return np.histogram(array, bins=edges)[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.curation.report_rows import ReportRows, Share
 from pipelines.progress import in_words
 from pipelines.records import Clip, Source
 
@@ -28,8 +29,7 @@ class ReportFacts:
     digest: str
     config: Any
     config_hash: str
-    sources: Sequence[Source]
-    clips: Sequence[Clip]
+    rows: ReportRows
     num_shards: int
     shard_bytes: int
     stages: Sequence[tuple[str, str]]
@@ -41,10 +41,17 @@ class ReportFacts:
     cut_counts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reasons_of(clips: Iterable[Clip]) -> list[tuple[str, int]]:
+def reasons_of(shares: Iterable[Share]) -> list[tuple[str, int]]:
     """(reason, clips) of the dropped, most frequent first."""
-    counts = Counter(c.reason or "unknown" for c in clips if c.verdict == "dropped")
+    counts: Counter[str] = Counter()
+    for share in shares:
+        if share.verdict == "dropped":
+            counts[share.reason] += share.clips
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def count_kept(rows: ReportRows) -> int:
+    return sum(share.clips for share in rows.shares if share.verdict == "kept")
 
 
 def cuts_in_words(counts: Mapping[str, Any]) -> str:

@@ -7,14 +7,13 @@ from pipelines.curation.config import CurateConfig
 from pipelines.curation.report import render_report
 from pipelines.curation.report_facts import ReportFacts
 from pipelines.curation.report_pictures import FRAME_WIDTH_PX, FRAMES_IN_STRIP
+from pipelines.curation.report_rows import ReportRows
 from pipelines.curation.verdicts import STAGES, drawn_limits
-from pipelines.lineage.manifest import CLIPS_TABLE, Dataset
+from pipelines.lineage.manifest import Dataset
 from pipelines.media import MediaError, jpeg_bytes, read_clip_frames
-from pipelines.records import CLIP_SCHEMA, Clip, Source, from_table
+from pipelines.records import Clip
 from pipelines.shard_reader import read_sample
 
-#: Half a kilobyte a row, and no page shows it.
-LEFT_OUT = "embedding"
 TITLES = (*STAGES, ("takedown", "Not taken down"))
 
 
@@ -27,15 +26,13 @@ def report_of(dataset: Dataset) -> str:
     if "config" not in manifest:
         raise RequestError(f"{dataset.uri}: dataset.json names no settings to draw a report with")
     config = from_plain(CurateConfig, manifest["config"], f"{dataset.uri}/dataset.json")
-    columns = [name for name in CLIP_SCHEMA.names if name != LEFT_OUT]
     counts = manifest["counts"]
     return render_report(
         ReportFacts(
             digest=dataset.digest,
             config=manifest["config"],
             config_hash=manifest["config_hash"],
-            sources=from_table(Source, dataset.sources),
-            clips=from_table(Clip, dataset.store.read_table(CLIPS_TABLE, columns)),
+            rows=ReportRows.of_dataset(dataset.uri),
             num_shards=counts["shards"],
             shard_bytes=counts["shard_bytes"],
             stages=TITLES,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.curation.report_facts import ReportFacts, name_of, reasons_of
-from pipelines.curation.shards import shuffle_key
+from pipelines.curation.report_facts import ReportFacts, count_kept, name_of, reasons_of
+from pipelines.curation.report_rows import ReportRows
 from pipelines.records import REASONS, Clip
 
 KEPT_SHOWN, DROPPED_SHOWN_EACH = 48, 12
 PLAYERS_SHOWN, PLAYER_MAX_BYTES, PLAYERS_MAX_BYTES = 6, 1 << 20, 4 << 20
+PLAYERS_TRIED = 60  # of very large ones the page does without
 FRAME_WIDTH_PX, FRAMES_IN_STRIP = 168, 3
 
 
@@ -35,17 +35,11 @@ class Sheet:
     shots: Sequence[Shot] = field(default_factory=tuple)
 
 
-def timelines(facts: ReportFacts) -> list[dict[str, Any]]:
-    shots: dict[str, list[Clip]] = defaultdict(list)
-    for clip in facts.clips:
-        if clip.kind == "video":
-            shots[clip.source_id].append(clip)
+def timelines(rows: ReportRows, count: int) -> list[dict[str, Any]]:
+    """The first films by name."""
     lines = []
-    for source in sorted(facts.sources, key=lambda s: name_of(s)):
-        found = sorted(shots.get(source.source_id, []), key=lambda c: c.start_frame)
+    for source, found in rows.first_films(count):
         whole_s = sum(c.duration_s for c in found)
-        if whole_s <= 0:
-            continue
         kept = sum(c.verdict == "kept" for c in found)
         lines.append(
             {
@@ -65,20 +59,18 @@ def timelines(facts: ReportFacts) -> list[dict[str, Any]]:
     return lines
 
 
-def kept_sheet(facts: ReportFacts, kept: Sequence[Clip], names: Mapping[str, str]) -> Sheet:
-    chosen = _spread(kept, KEPT_SHOWN)
+def kept_sheet(facts: ReportFacts) -> Sheet:
+    chosen = facts.rows.some_kept(KEPT_SHOWN)
+    names = facts.rows.names(c.source_id for c in chosen)
     shots = [_shot(facts, c, names, c.tiers, c.caption or "") for c in chosen]
-    return Sheet("Kept", _some(len(chosen), len(kept)), shots)
+    return Sheet("Kept", _some(len(chosen), count_kept(facts.rows)), shots)
 
 
-def dropped_sheets(facts: ReportFacts, names: Mapping[str, str]) -> list[Sheet]:
-    clips: dict[str, list[Clip]] = defaultdict(list)
-    for clip in facts.clips:
-        if clip.verdict == "dropped":
-            clips[clip.reason or "unknown"].append(clip)
+def dropped_sheets(facts: ReportFacts) -> list[Sheet]:
     sheets = []
-    for reason, count in reasons_of(facts.clips):
-        chosen = _spread(clips[reason], DROPPED_SHOWN_EACH)
+    for reason, count in reasons_of(facts.rows.shares):
+        chosen = facts.rows.some_dropped(reason, DROPPED_SHOWN_EACH)
+        names = facts.rows.names(c.source_id for c in chosen)
         shots = [_shot(facts, c, names, [reason], c.caption or "") for c in chosen]
         sheets.append(Sheet(REASONS.get(reason, reason), _some(len(chosen), count), shots))
     return sheets
@@ -86,12 +78,6 @@ def dropped_sheets(facts: ReportFacts, names: Mapping[str, str]) -> list[Sheet]:
 
 def _some(shown: int, whole: int) -> str:
     return f"{shown} of {whole}" if shown < whole else f"all {whole}"
-
-
-def _spread(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """A random but repeatable choice, in the films' order."""
-    chosen = sorted(clips, key=lambda c: shuffle_key(c.clip_id, 0))[:count]
-    return sorted(chosen, key=lambda c: (c.source_id, c.start_frame))
 
 
 def _shot(
@@ -114,12 +100,10 @@ def _thumbnail(jpeg: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def players_of(
-    facts: ReportFacts, kept: Sequence[Clip], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def players_of(facts: ReportFacts) -> list[dict[str, Any]]:
     """A few clips, the best tiers first, small enough that the page stays light."""
-    videos = [c for c in kept if c.kind == "video"]
-    ranked = sorted(videos, key=lambda c: (-len(c.tiers), shuffle_key(c.clip_id, 0)))
+    ranked = facts.rows.best_videos(PLAYERS_TRIED)
+    names = facts.rows.names(c.source_id for c in ranked)
     players: list[dict[str, Any]] = []
     room_bytes = PLAYERS_MAX_BYTES
     for clip in ranked:

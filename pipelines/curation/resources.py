@@ -1,18 +1,21 @@
 """Does the plan fit the cluster? Asked before the start, because Ray would only wait.
 
 Actors that hold every core leave none for the tasks that feed them, and the job hangs without a
-word (ray-project/ray#44687). So the pools together with one task must fit, or the request is
-refused with what to lower.
+word (ray-project/ray#44687). Ray chooses the node of each actor, so it is not enough that cores are
+left in sum: two actors of half a core, on two nodes of one core, leave no room for a task. Wherever
+they go, one node must keep room for a task, or the request is refused with what to lower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pipelines.config import RequestError, setting
 
 OVERSUBSCRIBED_CPUS = 0.0  # on one core the actors take turns with the tasks, reserving nothing
+TOLERANCE_CPUS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class ResourcesConfig:
         600.0, "films are watched in parts this long, at the same time", unit="s", low=1
     )
     part_min_mib: int = setting(64, "smaller files are watched whole", unit="MiB", low=0)
+    footage_copies_mib: int = setting(
+        16384,
+        "disk of each machine for copies of footage from an object store; more only for the films "
+        "that are in use at the same time",
+        unit="MiB",
+        low=0,
+    )
     attempts: int = setting(
         3, "how often work that kills its worker is begun before it is given up", low=1
     )
@@ -58,42 +68,80 @@ class ResourcePlan:
         )
 
 
-def plan_resources(config: ResourcesConfig, cluster: Mapping[str, float]) -> ResourcePlan:
-    """Fills in what the config leaves to the cluster (`ray.cluster_resources()`).
+Node = Mapping[str, float]
+
+
+def plan_resources(config: ResourcesConfig, nodes: Sequence[Node]) -> ResourcePlan:
+    """Fills in what the config leaves to the cluster; `nodes` say what each has (CPU, GPU).
 
     With GPUs: one caption and one score worker share each. Without: one of each, more from eight
-    cores up. Raises RequestError when pools and one task cannot run at once.
+    cores up. What it chooses also holds when any one of several nodes is lost. Raises RequestError
+    when pools and one task may not be able to run at once.
     """
-    cpus, gpus = float(cluster.get("CPU", 0)), float(cluster.get("GPU", 0))
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     actor_gpus = config.actor_gpus if config.actor_gpus is not None else (0.5 if gpus else 0.0)
     each = max(1, int(gpus) if actor_gpus else int(cpus // 8))
-    caption_actors = config.caption_actors or each
-    score_actors = config.score_actors or each
-    actor_cpus = config.actor_cpus
-    if actor_cpus is None:
-        actor_cpus = _share_of(cpus - config.watch_cpus, caption_actors + score_actors)
-    plan = ResourcePlan(config.watch_cpus, caption_actors, score_actors, actor_cpus, actor_gpus)
+    plan = ResourcePlan(
+        config.watch_cpus,
+        config.caption_actors or each,
+        config.score_actors or each,
+        config.actor_cpus if config.actor_cpus is not None else OVERSUBSCRIBED_CPUS,
+        actor_gpus,
+    )
+    if config.actor_cpus is None:
+        plan = _with_most_cpus(plan, nodes)
     _check_fits(plan, cpus, gpus)
+    _check_room_for_tasks(plan, nodes)
     return plan
 
 
-def _share_of(free_cpus: float, actors: int) -> float:
-    """At most a core each, in quarters (Ray counts in 1/10000; a person reads quarters)."""
-    quarters = int(max(free_cpus, 0.0) / actors * 4)
-    return min(quarters / 4, 1.0) if quarters else OVERSUBSCRIBED_CPUS
+def _with_most_cpus(plan: ResourcePlan, nodes: Sequence[Node]) -> ResourcePlan:
+    """At most a core an actor, in quarters (Ray counts in 1/10000; a person reads quarters)."""
+    left = [[*nodes[:i], *nodes[i + 1 :]] for i in range(len(nodes))] if len(nodes) > 1 else []
+    for quarters in range(4, 0, -1):
+        more = replace(plan, actor_cpus=quarters / 4)
+        if all(_always_room_for_a_task(more, some) for some in [nodes, *left]):
+            return more
+    return plan
+
+
+def _always_room_for_a_task(plan: ResourcePlan, nodes: Sequence[Node]) -> bool:
+    """Whether the actors are too few to leave no node with room, wherever Ray puts them."""
+    actors = plan.caption_actors + plan.score_actors
+    return sum(_actors_to_fill(plan, node) for node in nodes) > actors
+
+
+def _actors_to_fill(plan: ResourcePlan, node: Node) -> float:
+    """How many actors it takes until the node has no room for a task; 0: it never has."""
+    free_cpus = node.get("CPU", 0.0) - plan.watch_cpus
+    if free_cpus < -TOLERANCE_CPUS:
+        return 0
+    if not plan.actor_cpus or (plan.actor_gpus and not node.get("GPU")):
+        return math.inf
+    return math.floor(free_cpus / plan.actor_cpus + TOLERANCE_CPUS) + 1
 
 
 def _check_fits(plan: ResourcePlan, cpus: float, gpus: float) -> None:
     actors = plan.caption_actors + plan.score_actors
     wanted_cpus = actors * plan.actor_cpus + plan.watch_cpus
-    if wanted_cpus > cpus + 1e-6:
+    if wanted_cpus > cpus + TOLERANCE_CPUS:
         raise RequestError(
             f"resources: {plan.sentence()} need {wanted_cpus:g} cores, the cluster has {cpus:g}; "
             "lower resources.caption_actors, score_actors, actor_cpus or watch_cpus"
         )
-    if actors * plan.actor_gpus > gpus + 1e-6:
+    if actors * plan.actor_gpus > gpus + TOLERANCE_CPUS:
         raise RequestError(
             f"resources: {actors} model workers of {plan.actor_gpus:g} GPU need "
             f"{actors * plan.actor_gpus:g}, the cluster has {gpus:g}; "
             "lower resources.caption_actors, score_actors or actor_gpus"
+        )
+
+
+def _check_room_for_tasks(plan: ResourcePlan, nodes: Sequence[Node]) -> None:
+    if not _always_room_for_a_task(plan, nodes):
+        most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+        raise RequestError(
+            f"resources: {plan.sentence()} can leave no node with room for a task (the largest of "
+            f"{len(nodes)} has {most:g} cores), and the job would wait for ever; "
+            "lower resources.actor_cpus, caption_actors, score_actors or watch_cpus"
         )

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,30 +73,52 @@ def plan_shards(samples: Sequence[Sample], config: ShardsConfig) -> list[Planned
 
     A function of the set of samples: their order does not matter.
     """
+    ordered = sorted(samples, key=lambda s: shuffle_key(s.clip.clip_id, config.seed))
     groups: list[list[Sample]] = []
-    filled_bytes = TAR_TAIL_BYTES
-    for sample in sorted(samples, key=lambda s: shuffle_key(s.clip.clip_id, config.seed)):
-        size = planned_bytes(sample)
-        full = groups and (
-            len(groups[-1]) >= config.max_samples or filled_bytes + size > config.max_bytes
-        )
-        if not groups or full:
+    numbers = shard_numbers((planned_bytes(sample) for sample in ordered), config)
+    for sample, number in zip(ordered, numbers, strict=True):
+        if number == len(groups):
             groups.append([])
-            filled_bytes = TAR_TAIL_BYTES
-        groups[-1].append(sample)
-        filled_bytes += size
+        groups[number].append(sample)
     return [_named(number, group) for number, group in enumerate(groups)]
 
 
+def shard_numbers(sizes_bytes: Iterable[int], config: ShardsConfig) -> Iterator[int]:
+    """The shard of each sample, rising from 0, by what each adds to a tar."""
+    number, held, filled_bytes = -1, 0, 0
+    for size_bytes in sizes_bytes:
+        full = held >= config.max_samples or filled_bytes + size_bytes > config.max_bytes
+        if number < 0 or full:
+            number, held, filled_bytes = number + 1, 0, TAR_TAIL_BYTES
+        held += 1
+        filled_bytes += size_bytes
+        yield number
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.tar"
+
+
 def planned_bytes(sample: Sample) -> int:
-    """What the sample adds to a tar, at most: its three members in whole blocks, each a header."""
+    """What the sample adds to a tar, at most."""
     caption = (sample.clip.caption or "").encode()
-    members = (sample.media_bytes, len(caption), len(_json_bytes(sample.clip)) + PLACE_BYTES)
-    return sum(TAR_BLOCK_BYTES * (1 + -(-size // TAR_BLOCK_BYTES)) for size in members)
+    return int(members_bytes(sample.media_bytes, len(caption), len(json_bytes(sample.clip))))
+
+
+def members_bytes(media_bytes: Any, caption_bytes: Any, row_bytes: Any) -> Any:
+    """The three members in whole blocks, each after a header of one; `row_bytes` of a KEY.json
+    that does not know its place yet. Numbers, or arrays of them."""
+    sizes = (media_bytes, caption_bytes, row_bytes + PLACE_BYTES)
+    return sum(TAR_BLOCK_BYTES + in_blocks(size) for size in sizes)
+
+
+def in_blocks(size_bytes: Any) -> Any:
+    """A size, or an array of them, filled up to whole blocks of a tar."""
+    return -(-size_bytes // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
 
 
 def _named(number: int, samples: Sequence[Sample]) -> PlannedShard:
-    name = f"shard-{number:05d}.tar"
+    name = shard_name(number)
     placed = (replace(s, clip=replace(s.clip, shard=name, key=s.clip.clip_id)) for s in samples)
     return PlannedShard(name, tuple(placed))
 
@@ -109,23 +131,15 @@ def offsets_of(shard: PlannedShard) -> dict[str, int]:
     for sample in shard.samples:
         sizes = {
             "txt": len((sample.clip.caption or "").encode()),
-            "json": len(_json_bytes(sample.clip)),
+            "json": len(json_bytes(sample.clip)),
             extension_of(sample.clip): sample.media_bytes,
         }
         for member in sorted(sizes):
             at += TAR_BLOCK_BYTES
             if member == extension_of(sample.clip):
                 found[sample.clip.clip_id] = at
-            at += -(-sizes[member] // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+            at += in_blocks(sizes[member])
     return found
-
-
-def manifest_of(shard: PlannedShard) -> str:
-    """32 hex digits over everything that decides the shard's bytes."""
-    digest = hashlib.sha256(shard.name.encode())
-    for sample in shard.samples:
-        digest.update(b"\0" + _json_bytes(sample.clip))
-    return digest.hexdigest()[:32]
 
 
 def write_shard(
@@ -164,11 +178,12 @@ def sample_of(clip: Clip, media: bytes) -> dict[str, Any]:
         "__key__": clip.clip_id,
         extension_of(clip): media,
         "txt": (clip.caption or "").encode(),
-        "json": _json_bytes(clip),
+        "json": json_bytes(clip),
     }
 
 
-def _json_bytes(clip: Clip) -> bytes:
+def json_bytes(clip: Clip) -> bytes:
+    """KEY.json: the clip's row without its bulk."""
     row = {n: _shortest(n, value) for n, value in to_row(clip).items() if n not in LEFT_OUT}
     return json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 

@@ -16,10 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("pipelines.", "model.")
 
-#: What carries and stores the results, and decides none.
-CARRIERS = frozenset(
+#: What carries and stores the results, and decides none: modules, and rooms with all that is in.
+CARRIERS = tuple(
     f"pipelines.{name}"
-    for name in ("config", "records", "storage", "sandbox", "job", "progress", "cluster")
+    for name in (
+        *("config", "records", "storage", "job", "progress", "cluster", "sandbox"),
+        *("failpoints", "redaction", "metrics"),
+    )
 )
 
 
@@ -40,8 +43,12 @@ def closure_of(module: str) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += [n for n in _imported(_tree(name)) if n not in CARRIERS]
+            waiting += [n for n in _imported(_tree(name)) if not _carries(n)]
     return found
+
+
+def _carries(module: str) -> bool:
+    return any(module == one or module.startswith(f"{one}.") for one in CARRIERS)
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

@@ -51,7 +51,8 @@ class TakenDown:
 
     def of_footage(self, source_ids: Iterable[str]) -> TakenDown:
         """Only what concerns these sources, or was named."""
-        here = frozenset(source_ids)
+        concerned = {row["source_id"] for row in self.rows}
+        here = {source_id for source_id in source_ids if source_id in concerned}
         rows = (r for r in self.rows if r["source_id"] in here or _key(r) in self.named)
         return TakenDown(tuple(rows), self.named)
 
@@ -121,7 +122,9 @@ class TakenDownMeanwhile(JobEnded):
     """Something of this footage was taken down while the job ran."""
 
 
-def check_nothing_new(config: CurateConfig, store: Store, known: TakenDown, ids: set[str]) -> None:
+def check_nothing_new(
+    config: CurateConfig, store: Store, known: TakenDown, ids: Iterable[str]
+) -> None:
     """Long films take days. Raises TakenDownMeanwhile, so that the dataset is not published with
     what went since: the same command, given again, has little left to do."""
     found = taken_down_before(config, store).of_footage(ids)

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import metrics
 from pipelines.curation.captioners import CaptionerFailed, open_captioner, sidecar_caption
 from pipelines.curation.committed import (
     CUTS_SCHEMA,
@@ -33,10 +34,13 @@ from pipelines.curation.committed import (
 )
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.film_parts import joined_film, seconds_in_parts
+from pipelines.curation.footage_at_hand import at_hand, copies_of
 from pipelines.curation.ingest import Found, identify
 from pipelines.curation.pending import uncaptioned, unscored
 from pipelines.curation.places import bytes_at
+from pipelines.curation.shard_plan import clips_of_shard
 from pipelines.curation.shards import is_published, write_shard
+from pipelines.media.errors import MediaError
 from pipelines.records import Clip, Shard, Source, from_row, to_row
 
 if TYPE_CHECKING:
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
 def identify_file(row: Row, config: CurateConfig) -> Row:
     """One footage file as a source, by the hash of its bytes, with what is stated of it."""
     found = Found(**{**row["found"], "path": os.fsdecode(row["found"]["path"])})
-    source = identify(found, config.limits, config.watch.sandbox)
+    source = identify(found, config.limits, config.watch.sandbox, copies_of(config))
     return {"number": row["number"], "source": json.dumps(to_row(source))}
 
 
@@ -71,7 +75,11 @@ def _watched_alive(source: Source, path: str, work: Work) -> Watched:
     from pipelines.curation.watch import Watched, failed, watch_source
 
     while work.attempts.begin("watch", source.source_id):
-        seen = watch_source(source, path, work.config.watch)
+        try:
+            with at_hand(work.config, source, path) as local:
+                seen = watch_source(source, local, work.config.watch)
+        except MediaError as error:
+            return Watched(failed(source, error.reason))
         if seen.source.reason != "decoder_died":
             return seen
     return Watched(failed(source, "decoder_died"))
@@ -179,22 +187,25 @@ def cut_source(row: Row, work: Work) -> Row:
     source_id, wanted = row["source_id"], set(row["clip_ids"])
     places = json.loads(row["places"])
     done = cuts_of(work, source_id)
-    _, clips, _ = watched(work, source_id)
+    source, clips, _ = watched(work, source_id)
     missing = [c for c in clips if c.clip_id in wanted and c.clip_id not in done]
     taken = {c.clip_id: r for c in missing if (r := taken_row(work, c, places.get(c.clip_id)))}
     done |= taken
     uncut = [c for c in missing if c.clip_id not in taken]
     if uncut:
         give_up = not work.attempts.begin("cuts", source_id)
-        for cut in cut_rows(work, uncut, Path(paths_of(row)[0]), give_up):
+        for cut in cut_rows(work, source, uncut, paths_of(row)[0], give_up):
             done[cut["clip_id"]] = cut
     if missing:
         work.log("cuts").write(source_id, table_of(done.values(), CUTS_SCHEMA))
+    seconds = time.monotonic() - started_s
+    metrics.tell_stage("cut", seconds)
     return {
         "source_id": source_id,
         "cut": len(uncut),
         "taken": len(taken),
-        "cut_seconds": time.monotonic() - started_s,
+        "cut_seconds": seconds,
+        "cuts": json.dumps([done[c.clip_id] for c in clips if c.clip_id in wanted]),
     }
 
 
@@ -207,7 +218,9 @@ def taken_row(work: Work, clip: Clip, place: Row | None) -> Row | None:
     return {name: place[name] for name in CUTS_SCHEMA.names}
 
 
-def cut_rows(work: Work, clips: Sequence[Clip], path: Path, give_up: bool) -> Iterator[Row]:
+def cut_rows(
+    work: Work, source: Source, clips: Sequence[Clip], path: str, give_up: bool
+) -> Iterator[Row]:
     """Cuts the clips of one file, stores each, and says what came of it."""
     from pipelines.curation.cuts import Cut, cut_all
     from pipelines.media import CutFailure
@@ -217,11 +230,16 @@ def cut_rows(work: Work, clips: Sequence[Clip], path: Path, give_up: bool) -> It
             failure = CutFailure("decoder_died")
             yield from (Cut(clip, Path(folder), failure=failure).row() for clip in clips)
             return
-        for cut in cut_all(path, Path(folder), clips, work.config.cuts):
-            if cut.result is not None:
-                work.scratch.write_bytes(work.cut_path(cut.clip), cut.path.read_bytes())
-                cut.path.unlink()
-            yield cut.row()
+        try:
+            with at_hand(work.config, source, path) as local:
+                for cut in cut_all(Path(local), Path(folder), clips, work.config.cuts):
+                    if cut.result is not None:
+                        work.scratch.write_bytes(work.cut_path(cut.clip), cut.path.read_bytes())
+                        cut.path.unlink()
+                    yield cut.row()
+        except MediaError as error:
+            failure = CutFailure(error.reason, error.detail)
+            yield from (Cut(clip, Path(folder), failure=failure).row() for clip in clips)
 
 
 def write_planned_shard(row: Row, work: Work) -> Row:
@@ -231,7 +249,7 @@ def write_planned_shard(row: Row, work: Work) -> Row:
         shard = Shard(**work.scratch.read_json(record))
         if is_published(work.store, shard):
             return to_row(shard)
-    clips = [from_row(Clip, json.loads(text)) for text in row["clips"]]
+    clips = clips_of_shard(row, work)
     shard = write_shard(
         work.store, row["name"], clips, lambda clip: work.scratch.read_bytes(work.cut_path(clip))
     )

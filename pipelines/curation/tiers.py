@@ -8,9 +8,11 @@ So premium clips are taken from the high-resolution ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from pipelines.config import setting
 from pipelines.records import Clip
@@ -33,78 +35,102 @@ class TiersConfig:
     clip_score_weight: float = setting(0.5, "weight of the text-picture score's rank", low=0)
 
 
+#: The scores that make a clip premium, and the setting that says how much each weighs.
+MERITS = {
+    "aesthetic": "aesthetic_weight",
+    "motion": "motion_weight",
+    "subject_area": "subject_weight",
+    "clip_score": "clip_score_weight",
+}
+
+
+@dataclass(frozen=True)
+class TierColumns:
+    """What tiers are decided by: of kept clips, a row each. A score that is not known is NaN."""
+
+    #: Places of the ids in their order: of equal merit the smaller id is better.
+    id_places_N: np.ndarray
+    is_video_N: np.ndarray
+    is_high_res_N: np.ndarray
+    scores: Mapping[str, np.ndarray]
+
+
 def assign_tiers(clips: Sequence[Clip], config: TiersConfig) -> list[Clip]:
     """The same clips in the same order with `tiers` set; dropped clips are in none."""
-    premium = _premium_ids([c for c in clips if c.verdict == "kept"], config)
-    return [replace(c, tiers=_tiers_of(c, premium, config)) for c in clips]
+    kept = [c for c in clips if c.verdict == "kept"]
+    columns = columns_of(kept, config)
+    premium = premium_among(columns, config)
+    tiers = {
+        clip.clip_id: tiers_named(bool(high_res), bool(best))
+        for clip, high_res, best in zip(kept, columns.is_high_res_N, premium, strict=True)
+    }
+    return [replace(c, tiers=tiers[c.clip_id] if c.verdict == "kept" else []) for c in clips]
 
 
-def is_high_res(clip: Clip, config: TiersConfig) -> bool:
-    """Both sides must do: an upright picture, cut to the wide target, loses most of its height."""
-    return (
-        clip.crop_w_px >= config.high_res_width_px and clip.crop_h_px >= config.high_res_height_px
+def columns_of(clips: Sequence[Clip], config: TiersConfig) -> TierColumns:
+    ids = np.array([c.clip_id for c in clips], dtype=np.str_)
+    places = np.empty(len(clips), np.int64)
+    places[np.argsort(ids, kind="stable")] = np.arange(len(clips))
+    return TierColumns(
+        places,
+        np.array([c.kind == "video" for c in clips], bool),
+        is_high_res(
+            np.array([c.crop_w_px for c in clips]), np.array([c.crop_h_px for c in clips]), config
+        ),
+        {name: np.array([getattr(c, name) for c in clips], np.float64) for name in MERITS},
     )
 
 
-def _tiers_of(clip: Clip, premium: set[str], config: TiersConfig) -> list[str]:
-    if clip.verdict != "kept":
-        return []
-    tiers = ["base"]
-    if is_high_res(clip, config):
-        tiers.append("high_res")
-    if clip.clip_id in premium:
-        tiers.append("premium")
-    return tiers
+def is_high_res(width_px: np.ndarray, height_px: np.ndarray, config: TiersConfig) -> np.ndarray:
+    """Both sides must do: an upright picture, cut to the wide target, loses most of its height."""
+    return (width_px >= config.high_res_width_px) & (height_px >= config.high_res_height_px)
 
 
-def _premium_ids(kept: Sequence[Clip], config: TiersConfig) -> set[str]:
-    """At least one clip where any qualifies and the share is not zero; only moving pictures."""
-    candidates = [c for c in kept if c.kind == "video"]
+def tiers_named(high_res: bool, premium: bool) -> list[str]:
+    """The tiers of a kept clip, in the order in which they are trained on."""
+    return ["base"] + ["high_res"] * high_res + ["premium"] * premium
+
+
+def premium_among(columns: TierColumns, config: TiersConfig) -> np.ndarray:
+    """True for the best share; at least one clip where any qualifies and the share is not zero.
+    Only moving pictures."""
+    can_be = columns.is_video_N
     if config.premium_from == "high_res":
-        candidates = [c for c in candidates if is_high_res(c, config)]
+        can_be = can_be & columns.is_high_res_N
+    candidates = np.flatnonzero(can_be)
     wanted = min(math.ceil(len(candidates) * config.premium_share), config.premium_max_clips)
-    merit = merit_of(candidates, config)
-    best = sorted(candidates, key=lambda c: (-merit[c.clip_id], c.clip_id))
-    return {c.clip_id for c in best[:wanted]}
+    merit = merit_of({name: scores[candidates] for name, scores in columns.scores.items()}, config)
+    order = np.lexsort((columns.id_places_N[candidates], -merit))
+    premium = np.zeros(len(can_be), bool)
+    premium[candidates[order[:wanted]]] = True
+    return premium
 
 
-def merit_of(clips: Sequence[Clip], config: TiersConfig) -> dict[str, float]:
-    """Weighted mean of each clip's ranks in [0, 1] among `clips`, by clip_id.
+def merit_of(scores: Mapping[str, np.ndarray], config: TiersConfig) -> np.ndarray:
+    """Weighted mean of each clip's ranks in [0, 1] among them all.
 
     Ranks, not values: the scores have no common unit. A score that a clip lacks counts as the
     middle, one that all lack counts for nothing.
     """
-    weights = {
-        "aesthetic": config.aesthetic_weight,
-        "motion": config.motion_weight,
-        "subject_area": config.subject_weight,
-        "clip_score": config.clip_score_weight,
-    }
-    total = dict.fromkeys((c.clip_id for c in clips), 0.0)
+    weights = {name: getattr(config, setting) for name, setting in MERITS.items()}
+    total = np.zeros(len(next(iter(scores.values()))))
     for name, weight in weights.items():
-        ranks = _ranks({c.clip_id: getattr(c, name) for c in clips})
-        for clip_id, rank in ranks.items():
-            total[clip_id] += weight * rank
+        ranks = _ranks(scores[name])
+        if ranks is not None:
+            total += weight * ranks
     whole = sum(weights.values()) or 1.0
-    return {clip_id: round(value / whole, 6) for clip_id, value in total.items()}
+    return np.array([round(value, 6) for value in (total / whole).tolist()])
 
 
-def _ranks(values: dict[str, float | None]) -> dict[str, float]:
-    """Share of the other known values that are lower (ties count half), by key."""
-    known = sorted(v for v in values.values() if v is not None)
-    if not known:
-        return {}
-    ranks = {}
-    for key, value in values.items():
-        if value is None or len(known) == 1:
-            ranks[key] = 0.5
-        else:
-            low, high = _span(known, value)
-            ranks[key] = (low + high - 1) / 2 / (len(known) - 1)
+def _ranks(values: np.ndarray) -> np.ndarray | None:
+    """Share of the other known values that are lower (ties count half); None: none is known."""
+    is_known = ~np.isnan(values)
+    known = np.sort(values[is_known])
+    if not len(known):
+        return None
+    ranks = np.full(len(values), 0.5)
+    if len(known) > 1:
+        low = np.searchsorted(known, values[is_known], side="left")
+        high = np.searchsorted(known, values[is_known], side="right")
+        ranks[is_known] = (low + high - 1) / 2 / (len(known) - 1)
     return ranks
-
-
-def _span(ordered: list[float], value: float) -> tuple[int, int]:
-    from bisect import bisect_left, bisect_right
-
-    return bisect_left(ordered, value), bisect_right(ordered, value)

@@ -6,7 +6,7 @@ threshold needs no second look at the footage, and a rerun cannot decide otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,9 +60,9 @@ def shadows_of(clips: Iterable[Clip], config: CurateConfig) -> set[str]:
     return {c.clip_id for c in fresh if judge_measured(c, config).verdict == "kept"}
 
 
-def stages_of(clips: Iterable[Clip]) -> tuple[tuple[str, str], ...]:
-    """STAGES, after the takedown where something was taken down."""
-    gone = any(map(is_taken_down, clips))
+def stages_of(reasons: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """STAGES, after the takedown where that is among the reasons why clips were dropped."""
+    gone = TAKEN_DOWN[1] in reasons
     return ((TAKEN_DOWN[0], "Not taken down"), *STAGES) if gone else STAGES
 
 

@@ -7,8 +7,8 @@ stay in this process, and memory does not grow with the length of the film beyon
 The rows of a source tile it exactly. A gradual transition is a row of its own, with `single_shot`
 0, so that it is dropped and the shots beside it hold no frame of each other.
 
-All of it runs in a child process with limits (pipelines.sandbox): a file that hangs, crashes or
-eats the memory gives a source with a reason.
+All of it runs in a child process with limits (pipelines.sandbox.calls): a file that hangs, crashes
+or eats the memory gives a source with a reason.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from pipelines.media import (
     small_of_rgb,
 )
 from pipelines.records import Clip, Source
-from pipelines.sandbox import SandboxFault, run_limited
+from pipelines.sandbox.calls import SandboxFault, run_limited
 
 T = TypeVar("T")
 
@@ -108,7 +108,8 @@ def _limited(
 ) -> T:
     """The function's answer about a file that stayed the same while it was read."""
     before = _identity(path)
-    answer = run_limited(config.sandbox.limits(source.size_bytes), function, *args)
+    limits = config.sandbox.limits(source.size_bytes).of_files(path)
+    answer = run_limited(limits, function, *args)
     if _identity(path) != before or before[-1] != source.size_bytes:
         raise MediaError("changed_while_read")
     return answer

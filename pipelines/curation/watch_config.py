@@ -9,7 +9,7 @@ from pipelines.config import setting
 from pipelines.curation.borders import BordersConfig
 from pipelines.curation.overlay_text import TextMeasureConfig
 from pipelines.curation.shots import ShotsConfig
-from pipelines.sandbox import SandboxConfig
+from pipelines.sandbox.calls import SandboxConfig
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Step:
 
 def funnel(answer: Answer) -> list[Step]:
     """From all that was found to what is kept, in the order that a clip meets the stages."""
-    titles = dict(stages_of((*answer.now, *answer.then)))
+    titles = dict(stages_of({c.reason for c in (*answer.now, *answer.then) if c.reason}))
     others = {c.reason_stage or "" for c in (*answer.now, *answer.then) if c.verdict == "dropped"}
     stages = [*titles, *sorted(others - set(titles))]
     stages.insert(stages.index("captions"), UNKNOWN)

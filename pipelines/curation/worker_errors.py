@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from pipelines.config import RequestError
 from pipelines.curation.captioners import CaptionerFailed
-from pipelines.job import is_disk_full
+from pipelines.job import JobEnded, is_disk_full
 
 RAY_ADVICE = "Failed to apply UDF transform"
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raises what a worker raised: a RequestError (exit 2), a captioner's fault or a full disk
-    (exit 1)."""
+    """Raises what a worker raised: a RequestError (exit 2), a captioner's or a store's fault or
+    a full disk (exit 1)."""
     try:
         yield
     except Exception as error:
@@ -34,7 +34,7 @@ def plain_errors() -> Iterator[None]:
             _take_off_advice(cause)
             if isinstance(cause, WeightsUnavailable):
                 raise RequestError(str(cause)) from None
-            if isinstance(cause, (RequestError, CaptionerFailed)) or is_disk_full(cause):
+            if isinstance(cause, (RequestError, JobEnded, CaptionerFailed)) or is_disk_full(cause):
                 raise cause from None
         raise
 

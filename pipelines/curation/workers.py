@@ -7,19 +7,22 @@ once: it has more disks and network than this process.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any
 
-from pipelines.cluster import address_of, connect
+from pipelines.cluster.connection import address_of, connect, resources_of_nodes
 from pipelines.curation.committed import Row
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.resources import ResourcePlan, ResourcesConfig, plan_resources
 
 MAX_BLOCKS = 2000  # Ray Data blocks: a source each until there are very many
+WINDOW_ROWS = 20_000
+WAITING_PER_THREAD = 8
 
 
 class Workers:
@@ -34,9 +37,7 @@ class Workers:
         """Starts or joins Ray. Raises RequestError when the plan does not fit the cluster."""
         if self._plan is None:
             self._stack.enter_context(connect(self._config.cluster))
-            import ray
-
-            self._plan = plan_resources(self._config.resources, ray.cluster_resources())
+            self._plan = plan_resources(self._config.resources, resources_of_nodes())
         return self._plan
 
     def check(self) -> None:
@@ -47,16 +48,27 @@ class Workers:
             _ = self.plan
 
     def each(
-        self, function: Callable[..., Row], rows: list[Row], light: bool = False, **told: Any
+        self, function: Callable[..., Row], rows: Iterable[Row], light: bool = False, **told: Any
     ) -> Iterator[Row]:
-        """`function(row, **told)` of every row, as they end. Light work hashes and copies."""
-        if not rows:
-            return
+        """`function(row, **told)` of every row, as they end. Light work hashes and copies.
+
+        The rows may be made as they are asked for: only some of them are there at a time.
+        """
         if light and self._plan is None:
             yield from _in_threads(function, rows, told)
-        else:
+            return
+        for window in windows(rows):
             cpus = self.plan.watch_cpus
-            yield from dataset_of(rows).map(function, fn_kwargs=told, num_cpus=cpus).iter_rows()
+            graph = dataset_of(window).map(function, fn_kwargs=told, num_cpus=cpus)
+            yield from graph.iter_rows()
+
+
+def windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Runs of rows that a graph takes at once: so many that few workers wait at a run's end, so
+    few that the driver can hold them."""
+    remaining = iter(rows)
+    while window := list(itertools.islice(remaining, WINDOW_ROWS)):
+        yield window
 
 
 def dataset_of(rows: list[Row]) -> Any:
@@ -76,12 +88,20 @@ def _ray_is_up() -> bool:
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
-def _in_threads(function: Callable[..., Row], rows: list[Row], told: Any) -> Iterator[Row]:
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        waiting = [threads.submit(function, row, **told) for row in rows]
+def _in_threads(function: Callable[..., Row], rows: Iterable[Row], told: Any) -> Iterator[Row]:
+    threads = os.cpu_count() or 1
+    remaining = iter(rows)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: set[Future[Row]] = set()
         try:
-            for done in as_completed(waiting):
-                yield done.result()
+            while True:
+                more = itertools.islice(remaining, WAITING_PER_THREAD * threads - len(waiting))
+                waiting |= {pool.submit(function, row, **told) for row in more}
+                if not waiting:
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for one in done:
+                    yield one.result()
         finally:
             for one in waiting:
                 one.cancel()

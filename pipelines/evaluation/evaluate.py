@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.config import RequestError, to_plain
@@ -17,7 +16,9 @@ from pipelines.evaluation.plots import plot_summary
 from pipelines.lineage.tracking import Run, Tracker, job_identity
 from pipelines.records import Clip, from_row
 from pipelines.storage import Store
+from pipelines.storage.single_files import filled_folder
 from pipelines.training.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from pipelines.training.latents.encode_plan import checked_dataset
 
 RESULT_FILE, PLOT_FILE = "evaluation.json", "evaluation.png"
 
@@ -53,8 +54,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     elif config.refine_truth:
         raise RequestError("--refine-truth: needs a refinement checkpoint, --refine is none")
     dataset = Store.open(config.dataset)
-    if not dataset.exists("dataset.json"):
-        raise RequestError(f"--dataset {config.dataset}: no complete dataset (no dataset.json)")
+    checked_dataset(dataset)
     seen = clips_seen(base) | (clips_seen(refine) if refine else frozenset())
     rows = dataset.read_table("clips.parquet").drop_columns(["embedding"]).to_pylist()
     clips = [from_row(Clip, row) for row in rows]
@@ -91,11 +91,13 @@ def evaluate(prepared: Prepared) -> dict[str, Any]:
     name = "evaluate " + " + ".join(checkpoint.name for checkpoint in prepared.checkpoints)
     digests = _digests(prepared)
     identity = job_identity(config.out, config, _dataset_digest(prepared), *digests.values())
-    with tracker.run("evaluate", name, to_plain(config), _tags(prepared), identity=identity) as run:
+    with (
+        tracker.run("evaluate", name, to_plain(config), _tags(prepared), identity=identity) as run,
+        filled_folder(config.out, last=(RESULT_FILE,)) as out,
+    ):
         _log_inputs(prepared, run)
-        result = _result(prepared)
+        result = _result(replace(prepared, config=replace(config, out=str(out))))
         rows, summary = result["videos"], result["summary"]
-        out = Path(config.out)
         (out / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         plot_summary([row["measures"] for row in rows], summary, out / PLOT_FILE)
         figures = {n: values["mean"] for n, values in summary.items()}
@@ -105,7 +107,7 @@ def evaluate(prepared: Prepared) -> dict[str, Any]:
         for path in sorted(p for p in out.iterdir() if p.suffix in (".json", ".png", ".mp4")):
             run.log_artifact(path, "evaluation")
     return {
-        "evaluation": str(out / RESULT_FILE),
+        "evaluation": Store.open(config.out).path(RESULT_FILE),
         "videos": len(rows),
         **{n: round(value, 4) for n, value in figures.items()},
         "tracking_uri": tracker.uri,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines import metrics
 from pipelines.config import RequestError, to_plain
 from pipelines.generation.config import GenerateConfig
 from pipelines.generation.load_cascade import check_pair, load_cascade, preset_of
@@ -23,6 +24,7 @@ from pipelines.generation.video_record import (
 )
 from pipelines.lineage.tracking import Run, Tracker, job_identity
 from pipelines.progress import Progress
+from pipelines.storage.single_files import filled_folder, is_file, local_file
 from pipelines.training.checkpoints.checkpoint import Checkpoint, open_checkpoint
 
 __all__ = ["contact_strip", "even_sized", "generate", "load_cascade", "prepare", "read_picture"]
@@ -66,7 +68,7 @@ def prepare(config: GenerateConfig) -> GenerateRequest:
         check_pair(base, refine)
     plan = plan_sampling(config, preset_of(base, refine), refine is not None)
     short = config.short_prompt or " ".join(config.prompt.split()[:SHORT_PROMPT_WORDS])
-    config = dataclasses.replace(config, out=str(out))
+    config = dataclasses.replace(config, out=out)
     return GenerateRequest(config, base, refine, image_HWC, short, plan)
 
 
@@ -74,10 +76,11 @@ def read_picture(path: str) -> np.ndarray:
     """uint8 RGB (H, W, 3). Raises RequestError when the file is not there or no picture."""
     from pipelines.media import MediaError, read_image
 
-    if not Path(path).is_file():
+    if not is_file(path):
         raise RequestError(f"--image {path}: no such file")
     try:
-        return np.array(read_image(path))  # a copy: what it gives is read-only
+        with local_file(path) as here:
+            return np.array(read_image(here))  # a copy: what it gives is read-only
     except MediaError as error:
         raise RequestError(
             f"--image {path}: not a picture that can be read ({error}); give a PNG, JPEG or WebP"
@@ -96,11 +99,13 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
             run.log_input_model(digest)
         frames_FHWC = _sample(request)
         seconds = round(time.monotonic() - started_s, 1)
+        metrics.GENERATION_SECONDS.observe(seconds)
         facts = facts_of(config, request.short_prompt, request.checkpoints)
-        record = write_record(
-            Path(config.out), request.image_HWC, frames_FHWC, request.plan.fps, facts
-        )
-        _record(run, request, record, seconds)
+        folder, _, name = config.out.rpartition("/")
+        with filled_folder(folder or "/", last=(Path(name).with_suffix(".json").name,)) as here:
+            out = here / name
+            record = write_record(out, request.image_HWC, frames_FHWC, request.plan.fps, facts)
+            _record(run, request, record, out, seconds)
         height_px, width_px = even_sized(frames_FHWC).shape[1:3]
         return {
             "video": config.out,
@@ -166,11 +171,15 @@ def _made_from(checkpoint: Checkpoint) -> dict[str, str]:
     }
 
 
-def _record(run: Run, request: GenerateRequest, record: dict[str, Any], seconds: float) -> None:
-    config, out = request.config, Path(request.config.out)
+def _record(
+    run: Run, request: GenerateRequest, record: dict[str, Any], out: Path, seconds: float
+) -> None:
+    """`out` is the video's local file."""
     tags = {f"{stage}.digest": digest for stage, digest in record["checkpoints"].items()}
     tags |= _made_from(request.checkpoints[-1])
-    run.set_tags({**tags, "video.sha256": record["video"]["sha256"], "video.uri": config.out})
+    run.set_tags(
+        {**tags, "video.sha256": record["video"]["sha256"], "video.uri": request.config.out}
+    )
     run.log_metrics({"seconds": seconds}, step=0)
     for path in (out, out.with_suffix(".png"), out.with_suffix(".json")):
         run.log_artifact(path, "video")

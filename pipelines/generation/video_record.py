@@ -12,7 +12,8 @@ import numpy as np
 
 from pipelines.config import RequestError, config_hash, to_plain
 from pipelines.generation.config import GenerateConfig
-from pipelines.storage import sha256_of_file
+from pipelines.storage import absolute_uri, is_local, sha256_of_file
+from pipelines.storage.single_files import local_file, store_of_file
 from pipelines.training.checkpoints.checkpoint import Checkpoint
 
 STRIP_FRAMES = 8
@@ -21,12 +22,18 @@ ENDINGS = (".mp4", ".png", ".json")  # video, strip, record
 _NOT_SEEN = ("base", "refine", "image", "out", "tracking", "threads", "device", "offload")
 
 
-def place_of_video(out: str, image: str) -> Path:
+def place_of_video(out: str, image: str) -> str:
     """Where the video goes, absolute; its folder is made. Raises RequestError when a file cannot be
     written there, or one of the three would take the place of a folder or of the image."""
-    path = Path(out).expanduser().absolute()
-    if "://" in out or path.suffix.lower() != ".mp4":
-        raise RequestError(f"--out {out}: give a local file that ends in .mp4")
+    path = Path(absolute_uri(out))
+    if path.suffix.lower() != ".mp4":
+        raise RequestError(f"--out {out}: give a file that ends in .mp4")
+    if not is_local(out):
+        store, name = store_of_file(out)
+        if absolute_uri(image) in {store.path(Path(name).with_suffix(e).name) for e in ENDINGS}:
+            raise RequestError(f"--out {out}: would write over --image; give another name")
+        store.check_writable()
+        return absolute_uri(out)
     unfinished = _unfinished(path.with_suffix(".json"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,18 +48,20 @@ def place_of_video(out: str, image: str) -> Path:
                 )
     except OSError as error:
         raise RequestError(f"--out {out}: {error.strerror}; give another place") from error
-    return path
+    return str(path)
 
 
 def facts_of(
     config: GenerateConfig, short_prompt: str, checkpoints: list[Checkpoint]
 ) -> dict[str, Any]:
     """What made this video; no times or places, so that equal requests give equal files."""
+    with local_file(config.image) as image:
+        image_sha256 = sha256_of_file(image)
     settings = {name: value for name, value in to_plain(config).items() if name not in _NOT_SEEN}
     return {
         "settings": {**settings, "short_prompt": short_prompt},
         "config_hash": config_hash(settings),
-        "image_sha256": sha256_of_file(config.image),
+        "image_sha256": image_sha256,
         "checkpoints": {c.header.stage: c.header.digest for c in checkpoints},
         "datasets": {c.header.stage: c.header.dataset["digest"] for c in checkpoints},
     }

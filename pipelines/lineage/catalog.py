@@ -187,7 +187,7 @@ def _referred_places(entries: Iterable[Entry]) -> set[str]:
 
 
 def entries_below(root: str, depth: int | None = None) -> Iterator[Entry]:
-    """Every entry at or below `root`, at most `depth` folders down (local folders only)."""
+    """Every entry at or below `root`, at most `depth` folders down."""
     for path in _paths_below(absolute_uri(root), depth):
         folder, _, name = path.rpartition("/")
         if name in NAMING_FILES:
@@ -204,7 +204,7 @@ def _paths_below(root: str, depth: int | None) -> Iterator[str]:
     """Files that may be, or name, an output."""
     if not is_local(root):
         store = Store.open(root)
-        there = frozenset(store.list_files())
+        there = frozenset(store.list_files() if depth is None else _objects_down_to(store, depth))
         for name in sorted(there):
             if all(map(_is_worth_entering, name.split("/")[:-1])) and _may_be_output(name, there):
                 yield store.path(name)
@@ -215,6 +215,16 @@ def _paths_below(root: str, depth: int | None) -> Iterator[str]:
         folders[:] = sorted(f for f in folders if keep and _is_worth_entering(f))
         there = frozenset(files)
         yield from (f"{folder}/{name}" for name in files if _may_be_output(name, there))
+
+
+def _objects_down_to(store: Store, depth: int, below: str = "") -> Iterator[str]:
+    """Names of objects, a request for each folder: what lies deeper may be a bucket full."""
+    folders, files = store.list_level(below)
+    head = f"{below}/" if below else ""
+    yield from (f"{head}{name}" for name in files)
+    if depth > 0:
+        for folder in filter(_is_worth_entering, folders):
+            yield from _objects_down_to(store, depth - 1, f"{head}{folder}")
 
 
 def _may_be_output(name: str, there: frozenset[str]) -> bool:
@@ -278,6 +288,7 @@ def _siblings(near: Iterable[str]) -> set[str]:
             continue
         here = _folder_of(place)
         found.add(here)
-        if is_local(here) and Path(here).parent != Path(Path(here).anchor):
-            found.add(str(Path(here).parent))
+        above = here.rpartition("/")[0]
+        if above and not above.endswith(("/", ":")):  # the root of a disk, or all buckets
+            found.add(above)
     return found

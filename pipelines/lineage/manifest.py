@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import RequestError
+from pipelines.lineage.sorted_lines import SortedLines
 from pipelines.lineage.tombstones import TOMBSTONES_TABLE
 from pipelines.records import SCHEMA_VERSION
 from pipelines.storage import Store
+from pipelines.storage.seal import hashes_of, unsealed
 
 DATASET_FILE = "dataset.json"
 SOURCES_TABLE = "sources.parquet"
@@ -30,17 +32,22 @@ SHARDS_FOLDER = "shards"
 DIGEST_HEX = 32
 NOT_STATED = "not stated"
 
+Tables: TypeAlias = "pa.Table | Iterable[pa.Table]"
+
 
 def dataset_digest(rows: Iterable[tuple[str, str, str | None]], schema_version: int) -> str:
     """32 hex digits naming a set of kept clips: (clip_id, content_sha256, caption) each.
 
-    The order of `rows` does not matter: their lines are sorted. Every field is written with its
-    length before it, so no two different sets share an encoding, whatever characters a caption
-    holds; a caption that was never made (None) differs from an empty one. Raises ValueError on a
-    clip without an id or a content hash: its bytes were never fixed, so nothing can name them.
+    The order of `rows` does not matter: their lines are sorted, on disk where they are many. Every
+    field is written with its length before it, so no two different sets share an encoding, whatever
+    characters a caption holds; a caption that was never made (None) differs from an empty one.
+    Raises ValueError on a clip without an id or a content hash: its bytes were never fixed, so
+    nothing can name them.
     """
+    lines = SortedLines()
+    lines.add(_line_of_clip(*row) for row in rows)
     digest = hashlib.sha256(b"i2vgen-ray dataset %d\n" % schema_version)
-    for line in sorted(_line_of_clip(*row) for row in rows):
+    for line in lines.in_order():
         digest.update(line)
     return digest.hexdigest()[:DIGEST_HEX]
 
@@ -58,42 +65,65 @@ def _field(text: str | None) -> bytes:
     return b"%d:%b," % (len(data), data)
 
 
-def digest_of_clips(clips: pa.Table, schema_version: int = SCHEMA_VERSION) -> str:
-    """`dataset_digest` of the kept rows of a clips table."""
+def digest_of_clips(clips: Tables, schema_version: int = SCHEMA_VERSION) -> str:
+    """`dataset_digest` of the kept rows of a clips table, or of its groups of rows."""
+    return dataset_digest((row for table in _each(clips) for row in _named(table)), schema_version)
+
+
+def _named(clips: pa.Table) -> Iterator[tuple[str, str, str | None]]:
     kept = clips.filter(pc.equal(clips["verdict"], "kept"))
     columns = (kept[name].to_pylist() for name in ("clip_id", "content_sha256", "caption"))
-    return dataset_digest(zip(*columns, strict=True), schema_version)
+    return zip(*columns, strict=True)
 
 
-def count_clips(clips: pa.Table) -> dict[str, Any]:
+def count_clips(clips: Tables) -> dict[str, Any]:
     """Counts per verdict; per reason of the dropped; per tier, licence and consent of the kept
-    (for `dataset.json`)."""
-    kept = clips.filter(pc.equal(clips["verdict"], "kept"))
-    dropped = clips.filter(pc.equal(clips["verdict"], "dropped"))
-    tiers = Counter(tier for row in kept["tiers"].to_pylist() for tier in row or ())
+    (for `dataset.json`). Of a table or of its groups of rows."""
+    verdicts: Counter[str] = Counter()
+    reasons: Counter[str | None] = Counter()
+    tiers: Counter[str] = Counter()
+    licenses: Counter[str] = Counter()
+    consent: Counter[str] = Counter()
+    for table in _each(clips):
+        verdicts.update(table["verdict"].to_pylist())
+        kept = table.filter(pc.equal(table["verdict"], "kept"))
+        reasons.update(table.filter(pc.equal(table["verdict"], "dropped"))["reason"].to_pylist())
+        tiers.update(tier for row in kept["tiers"].to_pylist() for tier in row or ())
+        licenses.update(value or NOT_STATED for value in kept["license"].to_pylist())
+        consent.update(value or NOT_STATED for value in kept["consent"].to_pylist())
     return {
-        "clips": clips.num_rows,
-        "kept": kept.num_rows,
-        "dropped": dropped.num_rows,
-        "reasons": dict(sorted(Counter(dropped["reason"].to_pylist()).items(), key=str)),
+        "clips": verdicts.total(),
+        "kept": verdicts["kept"],
+        "dropped": verdicts["dropped"],
+        "reasons": dict(sorted(reasons.items(), key=str)),
         "tiers": dict(sorted(tiers.items())),
-        "licenses": _count_stated(kept["license"]),
-        "consent": _count_stated(kept["consent"]),
+        "licenses": dict(sorted(licenses.items())),
+        "consent": dict(sorted(consent.items())),
     }
 
 
-def count_sources(sources: pa.Table) -> dict[str, Any]:
-    """Files per reason of the failed (for `dataset.json`)."""
-    failed = sources.filter(pc.not_equal(sources["status"], "ok"))
+def count_sources(sources: Tables) -> dict[str, Any]:
+    """Files per reason of the failed (for `dataset.json`). Of a table or of its groups of rows."""
+    count = 0
+    reasons: Counter[str | None] = Counter()
+    for table in _each(sources):
+        count += table.num_rows
+        failed = table.filter(pc.not_equal(table["status"], "ok"))
+        reasons.update(failed["reason"].to_pylist())
     return {
-        "sources": sources.num_rows,
-        "sources_failed": failed.num_rows,
-        "source_reasons": dict(sorted(Counter(failed["reason"].to_pylist()).items(), key=str)),
+        "sources": count,
+        "sources_failed": reasons.total(),
+        "source_reasons": dict(sorted(reasons.items(), key=str)),
     }
 
 
-def _count_stated(column: pa.ChunkedArray) -> dict[str, int]:
-    return dict(sorted(Counter(value or NOT_STATED for value in column.to_pylist()).items()))
+def _each(tables: Tables) -> Iterable[pa.Table]:
+    return (tables,) if isinstance(tables, pa.Table) else tables
+
+
+def hashes_of_tables(store: Store) -> dict[str, str]:
+    """The sha256 of every table, or of each of its parts (for `dataset.json`)."""
+    return hashes_of(store, (SOURCES_TABLE, CLIPS_TABLE, SHARDS_TABLE, TOMBSTONES_TABLE))
 
 
 @dataclass(frozen=True)
@@ -148,7 +178,7 @@ def read_dataset(uri: str) -> Dataset:
             state = "no dataset.json there: not a dataset, or its curation did not finish"
         raise RequestError(f"{uri}: {state}; give the folder of a dataset, or make one (curate.py)")
     try:
-        manifest = store.read_json(DATASET_FILE)
+        manifest = unsealed(store.read_bytes(DATASET_FILE))
         version, digest = manifest["schema_version"], manifest["digest"]
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{uri}/{DATASET_FILE}: not a dataset manifest ({error!r})") from error

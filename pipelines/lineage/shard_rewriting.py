@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+from pipelines.shard_reader import open_shard
 from pipelines.storage import Store
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -15,7 +16,7 @@ BLOCK_BYTES = tarfile.BLOCKSIZE
 
 def sample_keys(tar_path: Path) -> set[str]:
     """The webdataset keys of a shard: member names up to the first dot of their last part."""
-    with tarfile.open(tar_path) as tar:
+    with open_shard(tar_path) as tar:
         return {key_of_member(member.name) for member in tar if member.isfile()}
 
 
@@ -26,7 +27,7 @@ def key_of_member(name: str) -> str:
 
 def copy_without(source: Path, target: Path, keys: set[str]) -> None:
     """A tar without the members of some webdataset keys; all other members byte for byte."""
-    with tarfile.open(source) as tar:
+    with open_shard(source) as tar:
         members = tar.getmembers()
     with open(source, "rb") as original, open(target, "wb") as copy:
         for member in members:

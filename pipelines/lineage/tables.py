@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
 from pipelines.config import RequestError
+from pipelines.lineage.table_copies import TableCopies, asked_again
 from pipelines.storage import Store
 
 MEMORY_LIMIT = "1GB"
@@ -45,6 +47,7 @@ class Tables:
         self._sql.execute(f"SET temp_directory = {quoted(spill)}")
         self._protocols: set[str] = set()
         self._path_of: dict[str, str] = {}  # as queries name it: the file
+        self._copies = TableCopies()
         self._chosen: Choice | None = None
 
     def scan(self, places: Sequence[tuple[str, str]]) -> str:
@@ -95,17 +98,31 @@ class Tables:
     def _scan(self, paths: Sequence[str], options: str = "filename = false") -> str:
         if not paths:
             raise ValueError("a scan of no table")
-        named = {quoted(as_pattern(path)): path for path in paths}
-        self._path_of |= named
+        named = [quoted(as_pattern(path)) for path in paths]
+        self._path_of |= zip(named, map(self._copies.named, paths), strict=True)
         return f"read_parquet([{', '.join(named)}], {options})"
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """What the query gives, a dict a row. Raises RequestError, naming the file, when one cannot
         be read or has not the columns that are asked for."""
+        with self._about_files(query):
+            return asked_again(lambda: self._rows(query, parameters), self._may_pass(query))
+
+    def _rows(self, query: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        cursor = self._sql.execute(query, list(parameters))
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def _may_pass(self, query: str) -> Callable[[duckdb.Error], bool]:
+        """Whether an error may be a store's, which answers otherwise a moment later."""
+        asks_store = any("://" in name and name in query for name in self._path_of)
+        return lambda error: asks_store and _is_about_files(error)
+
+    @contextmanager
+    def _about_files(self, query: str) -> Iterator[None]:
+        """Turns an error that is the fault of a file into one that names it."""
         try:
-            cursor = self._sql.execute(query, list(parameters))
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            yield
         except duckdb.Error as error:
             if not _is_about_files(error):
                 raise
@@ -114,6 +131,18 @@ class Tables:
                 f"{self._blamed(query)}: not readable as this table ({reason}); "
                 "restore it, or make it again"
             ) from error
+
+    def columns(self, query: str) -> dict[str, Any]:
+        """What the query gives, a NumPy array a column. Raises as `rows`."""
+        with self._about_files(query):
+            return asked_again(
+                lambda: dict(self._sql.execute(query).fetchnumpy()), self._may_pass(query)
+            )
+
+    def hold(self, name: str, table: Any) -> str:
+        """A FROM item over an Arrow table at hand."""
+        self._sql.register(name, table)
+        return name
 
     def run(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         """A statement that gives no rows. Raises as `rows`."""
@@ -165,7 +194,8 @@ class Tables:
             if protocol not in self._protocols:
                 self._sql.register_filesystem(store.filesystem())
                 self._protocols.add(protocol)
-            parts = [store.path(name) for name in store.list_files(table) if is_part(name)]
+            names = [name for name in store.list_files(table) if is_part(name)]
+            parts = [self._copies.at_hand(store, name) for name in names]
         if not parts:
             raise RequestError(f"{path}: not found; restore it, or make it again")
         return parts

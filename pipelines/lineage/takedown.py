@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import RequestError, TrackingConfig, config_hash, required
+from pipelines.failpoints import failpoint
 from pipelines.lineage.manifest import (
     CLIPS_TABLE,
     DATASET_FILE,
@@ -26,15 +27,18 @@ from pipelines.lineage.manifest import (
     count_clips,
     count_sources,
     digest_of_clips,
+    hashes_of_tables,
 )
 from pipelines.lineage.shard_rewriting import copy_without, put_same_bytes
 from pipelines.lineage.tables import Choice, Tables
 from pipelines.lineage.tombstones import TOMBSTONE_SCHEMA, TOMBSTONES_TABLE, counts_of
 from pipelines.records import CLIP_SCHEMA, Shard, to_table
 from pipelines.storage import Store, sha256_of_file
+from pipelines.storage.seal import check_files, sealed_bytes
 
 STAGE, REASON = "takedown", "taken_down"
-MARKER_FILE = "_work/takedown.json"
+WORK_FOLDER = "_work"
+MARKER_FILE = f"{WORK_FOLDER}/takedown.json"
 REPORT_FILE = "report.html"
 
 # Counts of dataset.json that say how the clips of the parent were made, not what is in it.
@@ -122,16 +126,23 @@ def take_down(
     """Writes the new version; `dataset.json` last. An interrupted one is simply run again.
 
     `render` makes report.html of the new version, once all but dataset.json is there; None: none.
-    Raises RequestError when `out_uri` is the dataset itself, complete, or something else's place.
+    Raises RequestError when `out_uri` is the dataset itself, complete, or something else's place,
+    and when a table or a shard to be rewritten is not as it was written.
     """
+    check_files(dataset.store, dataset.manifest.get("files", {}), "restore it, or curate again")
     out = _claim(dataset, choice, out_uri)
+    failpoint("takedown.claimed")
     affected = affected_by(dataset, choice)
     gone_keys = affected.keys_of_shard
     shards = _write_shards(dataset, out, gone_keys)
+    failpoint("takedown.before_clips")
     _write_clips(dataset, out, choice, affected)
+    failpoint("takedown.before_sources")
     sources = _marked_sources(dataset.sources, choice)
     out.write_table(SOURCES_TABLE, sources)
+    failpoint("takedown.before_shards_table")
     out.write_table(SHARDS_TABLE, to_table(Shard, shards))
+    failpoint("takedown.before_tombstones")
     tombstones = _tombstones(dataset, choice)
     out.write_table(TOMBSTONES_TABLE, tombstones)
     columns = ["clip_id", "content_sha256", "caption", "verdict", "reason", "tiers", "license"]
@@ -156,8 +167,11 @@ def take_down(
     }
     if render and (page := render(Dataset(out, manifest))):
         out.write_bytes(REPORT_FILE, page.encode())
-    out.write_json(DATASET_FILE, manifest)
-    out.remove("_work")
+    manifest["files"] = hashes_of_tables(out)
+    failpoint("takedown.before_manifest")
+    out.publish_bytes(DATASET_FILE, sealed_bytes(manifest))
+    failpoint("takedown.before_scratch")
+    out.remove(WORK_FOLDER)
     return Takedown(
         digest=manifest["digest"],
         parent_digest=dataset.digest,
@@ -184,8 +198,12 @@ def check_out(dataset: Dataset, out_uri: str) -> Store:
 
 
 def _claim(dataset: Dataset, choice: Choice, out_uri: str) -> Store:
+    place = Store.open(out_uri)
+    if place.exists(DATASET_FILE) and place.exists(MARKER_FILE):
+        place.remove(WORK_FOLDER)  # all that a takedown that was killed had left to do
     out = check_out(dataset, out_uri)
     out.check_writable()
+    out.remove_temporaries()
     request = config_hash([dataset.digest, sorted(choice.source_ids), sorted(choice.clip_ids)])
     out.write_json(MARKER_FILE, {"parent_digest": dataset.digest, "request": request})
     for left_over in out.list_files(SHARDS_FOLDER):
@@ -199,6 +217,7 @@ def _write_shards(dataset: Dataset, out: Store, gone_keys: dict[str, set[str]]) 
         shard = Shard(**row)
         relative = f"{SHARDS_FOLDER}/{shard.shard}"
         gone = gone_keys.get(shard.shard)
+        failpoint("takedown.before_shard")
         if gone is None:
             put_same_bytes(dataset.store, out, relative)
             written.append(shard)
@@ -207,6 +226,11 @@ def _write_shards(dataset: Dataset, out: Store, gone_keys: dict[str, set[str]]) 
                 dataset.store.as_local_file(relative) as source,
                 out.publishing(relative) as target,
             ):
+                if sha256_of_file(source) != shard.sha256:
+                    raise RequestError(
+                        f"{dataset.store.path(relative)}: damaged, its sha256 is not the one in "
+                        "shards.parquet; restore it, or curate again"
+                    )
                 copy_without(source, target, gone)
                 written.append(
                     Shard(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from pipelines.config import RequestError
 from pipelines.lineage.manifest import CLIPS_TABLE, NOT_STATED, SOURCES_TABLE, Dataset
 from pipelines.lineage.tables import Choice, Tables
 from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
+from pipelines.storage.single_files import is_file, local_file, read_text
 
 ID = re.compile(r"[0-9a-f]{32}")
 QUERY = re.compile(r"(licen[cs]e|consent)\s*:\s*(.+)", re.IGNORECASE)
@@ -19,7 +19,7 @@ QUERY = re.compile(r"(licen[cs]e|consent)\s*:\s*(.+)", re.IGNORECASE)
 def read_list(path: str) -> list[str]:
     """Raises RequestError when the file cannot be read or names nothing."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"--list {path}: cannot be read ({error})") from error
     named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -83,7 +83,7 @@ _BY_NAME = """
 
 def _named(tables: Tables, dataset: Dataset, lines: list[str]) -> set[str]:
     """Sources by the bytes of a file, by the URI they were read from, or by file name."""
-    here = {line: source_id_of(sha256_of_file(line)) for line in lines if Path(line).is_file()}
+    here = {line: source_id for line in lines if (source_id := _source_at(line))}
     by_bytes = _known(tables, dataset, SOURCES_TABLE, "source_id", set(here.values()))
     found = {line: {source_id} for line, source_id in here.items() if source_id in by_bytes}
     rest = [line for line in lines if line not in found]
@@ -95,6 +95,17 @@ def _named(tables: Tables, dataset: Dataset, lines: list[str]) -> set[str]:
         if line not in found:
             raise RequestError(f"--list: {line!r} is no source, clip or file of {dataset.uri}")
     return set().union(*found.values())
+
+
+def _source_at(line: str) -> str | None:
+    """The id of a file's bytes; None where the line is no file that can be read from here."""
+    try:
+        if is_file(line):
+            with local_file(line) as path:
+                return source_id_of(sha256_of_file(path))
+    except RequestError:  # a name seen at curation may look like a URI
+        pass
+    return None
 
 
 def _with_rights(

@@ -10,7 +10,6 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipelines.config import RequestError
@@ -21,6 +20,7 @@ from pipelines.lineage.exposures import Exposures, exposures_of
 from pipelines.lineage.tables import Choice, Rows, quoted
 from pipelines.records import source_id_of
 from pipelines.storage import sha256_of_file
+from pipelines.storage.single_files import is_file, local_file
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,14 @@ CLIP_COLUMNS = (
 )
 
 
+def _is_file(text: str) -> bool:
+    """A name seen at curation may look like anything."""
+    try:
+        return is_file(text)
+    except RequestError:
+        return False
+
+
 def source_ids_of(catalog: Catalog, file_or_id: str) -> list[str]:
     """The ids that a file's bytes, an id, or the name of a file seen at curation stand for.
 
@@ -44,8 +52,9 @@ def source_ids_of(catalog: Catalog, file_or_id: str) -> list[str]:
     datasets = catalog.of("dataset")
     if not datasets:
         raise _unknown(catalog, "source", file_or_id)
-    if Path(file_or_id).is_file():
-        condition = f"source_id = {quoted(source_id_of(sha256_of_file(file_or_id)))}"
+    if _is_file(file_or_id):
+        with local_file(file_or_id) as path:
+            condition = f"source_id = {quoted(source_id_of(sha256_of_file(path)))}"
     elif PREFIX.fullmatch(file_or_id.lower()):
         condition = f"starts_with(source_id, {quoted(file_or_id.lower())})"
     else:

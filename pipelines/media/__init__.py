@@ -1,7 +1,7 @@
 """The only door to FFmpeg (through PyAV): nothing outside this package imports `av`.
 
 write.py and encoders.py make files; opening.py, probe.py and frames.py read them within limits;
-cut.py takes a clip out of its source. Footage is read in a child process (pipelines.sandbox).
+cut.py takes a clip out of its source. Footage is read in a child process (pipelines.sandbox.calls).
 """
 
 from pipelines.media.between import pictures_between

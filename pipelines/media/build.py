@@ -10,6 +10,8 @@ from typing import Any
 import av
 from av._core import library_meta  # public only as text, through `python -m av --version`
 
+from pipelines.media.program import program_build
+
 
 @functools.cache
 def _build() -> tuple[dict[str, str], str, str]:
@@ -25,10 +27,13 @@ def ffmpeg_build() -> dict[str, Any]:
 
     Two builds of one version decode and encode differently when they were configured differently
     (another encoder, another resampler), so the options count too. Only their hash is kept: they
-    name folders of the machine that compiled them.
+    name folders of the machine that compiled them. `encoder` is there when FFMPEG_BINARY names
+    another one that encodes. Raises RequestError for a binary that is none.
     """
     libraries, license_text, configuration_sha256 = _build()
+    encoder = program_build()
     return {
+        **({"encoder": encoder} if encoder else {}),
         "version": av.ffmpeg_version_info,
         "license": license_text,
         "configuration_sha256": configuration_sha256,

@@ -56,15 +56,23 @@ def frames_from(
     """Frames with their times after the first picture, from a keyframe before `aim_s`, or late.
 
     An aim before 0 gives the first picture: a seek to its own time misses it in some containers.
+    Raises MediaError `cut_failed` where the file cannot be sought in at all.
     """
     time_base = stream.time_base or Fraction(1, 90000)
     try:
         container.seek(int((info.start_s + aim_s) / time_base), stream=stream, backward=True)
     except (av.FFmpegError, OSError):  # others know nothing before their start
-        container.seek(int(info.start_s / time_base), stream=stream, backward=True)
+        _seek_to_start(container, stream, int(info.start_s / time_base))
     clock = Clock(info)
     for frame in decoded(container, stream, DecodeCount()):
         yield frame, clock.time_s(frame)
+
+
+def _seek_to_start(container: InputContainer, stream: av.VideoStream, start_pts: int) -> None:
+    try:
+        container.seek(start_pts, stream=stream, backward=True)
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError("cut_failed", f"cannot be sought in ({error})") from None
 
 
 def _frames_of_span(

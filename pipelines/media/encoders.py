@@ -14,6 +14,8 @@ import av
 from av.container import OutputContainer
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
+from pipelines.media import program
+
 #: Area averaging without the shortcuts that differ between processors.
 EXACT_SCALING = int(Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT)
 FF_QP2LAMBDA = 118  # FFmpeg's unit of `global_quality`
@@ -90,21 +92,51 @@ def encoding(
     encoder = encoder_of(codec)
     _check_time_base(encoder, codec, time_base)
     muxer = muxer_of(target)
+    if codec == program.CODEC and not rotation_deg and (path := program.program()):
+        with (
+            _whole_or_gone(target),
+            program.encoding_by(
+                path,
+                file_url(target),
+                muxer=muxer,
+                size_px=checked_size(width_px, height_px, pix_fmt),
+                pix_fmt=pix_fmt,
+                rate=rate,
+                time_base=time_base,
+                options=joined_options(encoder, options),
+                colours=_as_options(colours or Colours())
+                if colours or is_tagged(pix_fmt, muxer)
+                else {},
+                metadata=metadata or {},
+                muxer_options=muxer_options(muxer),
+                threads=threads,
+            ) as encode,
+        ):
+            yield encode
+        return
     if codec == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # else it prints a page per file
+    with (
+        _whole_or_gone(target),
+        av.open(file_url(target), "w", format=muxer, options=muxer_options(muxer)) as file,
+    ):
+        file.metadata.update(metadata or {})
+        stream = _add_stream(file, codec, width_px, height_px, pix_fmt, rate, time_base)
+        context = stream.codec_context
+        context.thread_count = threads
+        _set_options(context, encoder, options)
+        if colours or is_tagged(pix_fmt, muxer):
+            _set_colours(context, colours or Colours())
+        if rotation_deg:
+            set_display_rotation(stream, muxer, rotation_deg)
+        yield lambda frame: file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+
+
+@contextmanager
+def _whole_or_gone(target: Path) -> Iterator[None]:
     try:
-        with av.open(file_url(target), "w", format=muxer, options=muxer_options(muxer)) as file:
-            file.metadata.update(metadata or {})
-            stream = _add_stream(file, codec, width_px, height_px, pix_fmt, rate, time_base)
-            context = stream.codec_context
-            context.thread_count = threads
-            _set_options(context, encoder, options)
-            if colours or is_tagged(pix_fmt, muxer):
-                _set_colours(context, colours or Colours())
-            if rotation_deg:
-                set_display_rotation(stream, muxer, rotation_deg)
-            yield lambda frame: file.mux(stream.encode(frame))
-            file.mux(stream.encode(None))
+        yield
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -145,17 +177,31 @@ def file_url(path: str | Path) -> str:
 
 
 def _set_options(context: av.VideoCodecContext, encoder: Encoder, given: Mapping[str, str]) -> None:
-    """Ours with the caller's over them; `x264-params` and its like are joined, not replaced."""
-    merged = {**encoder.options, **encoder.repeatable, **given}
-    for key, ours in encoder.repeatable.items():
-        if key in given and key.endswith("-params"):
-            merged[key] = f"{ours}:{given[key]}"
+    merged = joined_options(encoder, given)
     context.flags |= av.codec.context.Flags.bitexact
     quantizer = merged.pop("qscale", encoder.constant_quantizer)  # `-qscale` of the command line
     if quantizer is not None:
         context.flags |= av.codec.context.Flags.qscale
         context.global_quality = int(quantizer) * FF_QP2LAMBDA
     context.options = merged
+
+
+def joined_options(encoder: Encoder, given: Mapping[str, str]) -> dict[str, str]:
+    """Ours with the caller's over them; `x264-params` and its like are joined, not replaced."""
+    merged = {**encoder.options, **encoder.repeatable, **given}
+    for key, ours in encoder.repeatable.items():
+        if key in given and key.endswith("-params"):
+            merged[key] = f"{ours}:{given[key]}"
+    return merged
+
+
+def _as_options(colours: Colours) -> dict[str, int]:
+    return {
+        "colorspace": colours.matrix,
+        "color_primaries": colours.primaries,
+        "color_trc": colours.transfer,
+        "color_range": int(ColorRange.MPEG),
+    }
 
 
 def _set_colours(context: av.VideoCodecContext, colours: Colours) -> None:
@@ -180,14 +226,20 @@ def _add_stream(
     rate: Fraction,
     time_base: Fraction,
 ) -> av.VideoStream:
+    checked_size(width_px, height_px, pix_fmt)
+    stream = cast(av.VideoStream, file.add_stream(codec, rate=rate))
+    stream.width, stream.height, stream.pix_fmt = width_px, height_px, pix_fmt
+    stream.time_base = time_base
+    stream.codec_context.time_base = time_base
+    return stream
+
+
+def checked_size(width_px: int, height_px: int, pix_fmt: str) -> tuple[int, int]:
+    """The size. Raises ValueError where the pixel format cannot hold it."""
     across = 2 if "420" in pix_fmt or "422" in pix_fmt else 1
     down = 2 if "420" in pix_fmt else 1
     if width_px % across or height_px % down:
         raise ValueError(
             f"{width_px}x{height_px} px cannot be stored as {pix_fmt}: make it even, or use yuv444p"
         )
-    stream = cast(av.VideoStream, file.add_stream(codec, rate=rate))
-    stream.width, stream.height, stream.pix_fmt = width_px, height_px, pix_fmt
-    stream.time_base = time_base
-    stream.codec_context.time_base = time_base
-    return stream
+    return width_px, height_px

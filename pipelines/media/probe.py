@@ -155,7 +155,7 @@ def read_image(source: str | Path | bytes, limits: MediaLimits = DEFAULT_LIMITS)
 
 def _probe_image(path: str | Path, limits: MediaLimits) -> MediaInfo:
     with _opened_image(path, limits) as picture:
-        turned = {3: 180, 6: 90, 8: 270}.get(picture.getexif().get(0x0112, 1), 0)
+        turned = _turn_of(picture)
         width_px, height_px = picture.size
         upright = (height_px, width_px) if turned % 180 else (width_px, height_px)
         return MediaInfo(
@@ -170,6 +170,14 @@ def _probe_image(path: str | Path, limits: MediaLimits) -> MediaInfo:
             num_frames=1,
             duration_s=0.0,
         )
+
+
+def _turn_of(picture: Image.Image) -> int:
+    """Degrees, as the EXIF tag says. Raises MediaError: Pillow decodes a PNG to find it."""
+    try:
+        return {3: 180, 6: 90, 8: 270}.get(picture.getexif().get(0x0112, 1), 0)
+    except Exception as error:
+        raise _image_error(error) from None
 
 
 def _opened_image(source: str | Path | bytes, limits: MediaLimits) -> Image.Image:

@@ -22,6 +22,7 @@ from pipelines.media.h264 import PICTURE_SET, SEQUENCE_SET, unit_type, units_of,
 from pipelines.media.packet_copy import Track, write_track
 from pipelines.media.packet_table import NotCopyable, PacketTable
 from pipelines.media.probe import MediaInfo
+from pipelines.media.program import program
 from pipelines.media.write import exact_fps
 
 SAME_TIME_S = 1e-4  # presentation times closer than this are the same frame's
@@ -151,6 +152,8 @@ class SmartCutter:
     def _edge(self, start: int, end: int, rate: Fraction) -> Edge | None:
         if start == end:
             return None
+        if program():
+            raise NotCopyable("edges would be coded by another FFmpeg than the one asked for")
         edge = encode_edge(self._frames().frames(start, end), self._table, rate, self._coding)
         if len(edge.samples) != end - start:
             raise NotCopyable("the encoder gives fewer pictures than it was given")

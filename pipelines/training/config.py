@@ -126,6 +126,9 @@ class LoopConfig:
     explosion: float = setting(
         100.0, "stop when a step's loss is this many times the mean of the last 20; 0: never", low=0
     )
+    check_latents: bool = setting(
+        True, "compare every pack with its hash before the first step, not only when it is used"
+    )
     save_patience_s: float = setting(
         120.0, "how long to try again where a checkpoint cannot be written", unit="s", low=0
     )

@@ -8,18 +8,17 @@ from typing import Any, Literal
 
 from pipelines.config import RequestError, config_hash, to_plain
 from pipelines.storage import Store
-from pipelines.training.checkpoints.checkpoint import (
-    Checkpoint,
-    latest_checkpoint,
-    mark_finished,
-    open_checkpoint,
-)
+from pipelines.storage.writer_lock import writer_lock
+from pipelines.training.checkpoints.checkpoint import Checkpoint, latest_checkpoint, open_checkpoint
+from pipelines.training.checkpoints.publishing import mark_finished
 from pipelines.training.config import TrainBaseConfig, TrainRefineConfig
 from pipelines.training.feed.feed import Feed
 from pipelines.training.latents.on_disk import Latents
 from pipelines.training.latents.online import open_stored_or_online
 from pipelines.training.stages import base_phases, phase_at, refine_phases
 from pipelines.training.train_job import TrainJob
+
+RAY_NOTES = "_ray"
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def prepare_refine(config: TrainRefineConfig) -> TrainRequest:
     if not phases:
         raise RequestError("--steps 0 and --premium-steps 0: nothing to train; raise one of them")
     base = open_checkpoint(config.base, "base", "--base")
+    base.check()
     latents = open_stored_or_online(config.latents, "refine", config.online)
     from model.presets import PRESETS
     from model.unet import UNetConfig
@@ -173,11 +173,14 @@ def _request(job: TrainJob, latents: Latents) -> TrainRequest:
     if parent is not None:
         _check_continues(job, parent)
         if parent.header.step >= job.total_steps:
-            mark_finished(checkpoints, True)
+            with writer_lock(checkpoints, "--checkpoints"):
+                mark_finished(checkpoints, True)
+                checkpoints.remove(RAY_NOTES)  # of a run that was killed when all else was done
             raise RequestError(
                 f"--checkpoints {job.checkpoints}: already trained to step {parent.header.step} "
                 f"({parent.store.uri}); ask for more steps, or give another folder"
             )
+        parent.check()
     for number in range(len(job.phases)):
         open_feed(latents, job, number).close()
     return TrainRequest(job, latents, parent)

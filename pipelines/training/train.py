@@ -17,10 +17,12 @@ from pipelines.config import RequestError
 from pipelines.job import EXIT_TERMINATED, JobEnded, say
 from pipelines.lineage.tracking import Run, Tracker, job_identity
 from pipelines.storage import Store
+from pipelines.storage.writer_lock import writer_lock
 from pipelines.training.checkpoints.checkpoint import Checkpoint, latest_checkpoint
+from pipelines.training.latents.pack_check import check_packs
 from pipelines.training.loop.progress_board import failure_on, shown_progress, start_board
 from pipelines.training.loop.stopping import asked_to_stop, missing_resources, resources_that_stay
-from pipelines.training.request import TrainRequest
+from pipelines.training.request import RAY_NOTES, TrainRequest
 from pipelines.training.train_job import TrainJob
 
 # A step on the CPU frees and takes the same large blocks again and again; handing them back to the
@@ -46,18 +48,28 @@ class TrainingStopped(JobEnded):
 
 
 def train(request: TrainRequest) -> dict[str, Any]:
-    """Trains to the last step of the request. Needs Ray to be up.
+    """Trains to the last step of the request, alone in its folder. Needs Ray to be up.
 
     On SIGTERM the workers save the step they are at, and TrainingStopped is raised. When a machine
     announces that it will be taken away they do the same, and go on where the rest of the cluster
     has room for them.
 
-    Returns the keys of the contract. Raises RequestError when the cluster is too small,
+    Returns the keys of the contract. Raises RequestError when the cluster is too small, a pack of
+    the latents is damaged, or another job is training there,
     TrainingFailed when the loss is not finite, checkpoints cannot be written, or workers fail more
     often than allowed, and TrainingStopped.
     """
-    job, started_s = request.job, time.monotonic()
+    job = request.job
     _check_cluster(job)
+    if job.loop.check_latents:
+        check_packs(request.latents)
+    with writer_lock(Store(job.checkpoints), "--checkpoints"):
+        _check_nothing_new(request)
+        return _train(request)
+
+
+def _train(request: TrainRequest) -> dict[str, Any]:
+    job, started_s = request.job, time.monotonic()
     tracker = Tracker.open(job.tracking)
     identity = job_identity(job.checkpoints, job.config, job.identity)
     with (
@@ -152,8 +164,9 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
     """One group of workers, until it ends. Raises TrainingFailed and ControllerLost."""
     from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    from pipelines.training.loop.meeting import MeetingConfig
     from pipelines.training.loop.worker import train_worker
 
     on_gpu = job.loop.gpus > 0
@@ -164,7 +177,7 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job.to_plain(), "board": board},
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            torch_config=MeetingConfig(backend="nccl" if on_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=job.loop.workers, use_gpu=on_gpu, resources_per_worker=resources
             ),
@@ -194,13 +207,23 @@ def _ray_notes(job: TrainJob) -> Iterator[str]:
     """A place for Ray Train's own bookkeeping: of no use after, our checkpoints are the truth."""
     checkpoints = Store.open(job.checkpoints)
     if checkpoints.is_local:
-        folder = Path(checkpoints.path("_ray"))
+        folder = Path(checkpoints.path(RAY_NOTES))
     else:
         folder = Path(tempfile.mkdtemp(prefix="i2vgen-train-"))
     try:
         yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_nothing_new(request: TrainRequest) -> None:
+    """Raises RequestError when another job has trained there since the request was checked."""
+    newest = latest_checkpoint(Store(request.job.checkpoints))
+    if (newest.name if newest else None) != (request.parent.name if request.parent else None):
+        raise RequestError(
+            f"--checkpoints {request.job.checkpoints}: another job has trained there meanwhile; "
+            "run the same command again to go on from where it ended"
+        )
 
 
 def _check_cluster(job: TrainJob) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.curate import main
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.config import ClusterConfig, RequestError, TrackingConfig
 from pipelines.decisions import failure, measured, outcomes
 from pipelines.footage import write_world
@@ -231,11 +231,11 @@ def end(job: subprocess.Popen[bytes], family: Sequence[psutil.Process]) -> None:
             process.kill()
 
 
-@pytest.mark.parametrize("title", ["ray::Map", "sandbox.serve"])
+@pytest.mark.parametrize("title", ["ray::Map", "child.serve"])
 def test_workers_that_are_killed_are_replaced_and_change_nothing(
     made: Made, footage: Path, tmp_path: Path, title: str
 ) -> None:
-    """`ray::Map` are Ray's tasks and actors, `sandbox.serve` the processes that decode for them."""
+    """`ray::Map` are Ray's tasks and actors, `child.serve` the processes that decode for them."""
     job = started(footage, tmp_path / "set")
     family: list[psutil.Process] = []
     try:

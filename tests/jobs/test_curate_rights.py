@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs.curate import main
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.config import ClusterConfig, RequestError
 from pipelines.curation.what_if import answer, read_question
 from pipelines.lineage.manifest import Dataset, read_dataset

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.curate import main
 from jobs.takedown import main as takedown
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.config import ClusterConfig
 from pipelines.curation.what_if import answer, read_question
 from pipelines.lineage.manifest import Dataset, read_dataset

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,8 @@ class Door:
     """`uri` is its address; `requests` the paths that came, in order, let through or not.
 
     Modes: `open()`; `shut()`: closes connections without an answer; `forbid()`: answers 403, but
-    to `/version` and `/health`, as MLflow does to a host name it was not told of; `hold()`:
-    answers nobody until `open()`.
+    to `/version` and `/health`, as MLflow does to a host name it was not told of; `slow(s)`:
+    lets everything through, each `s` seconds late; `hold()`: answers nobody until `open()`.
     """
 
     def __init__(self, behind: str, before: Callable[[int], None] = lambda _: None) -> None:
@@ -27,6 +28,7 @@ class Door:
         self.arrived = threading.Event()
         self._behind, self._before = urllib.parse.urlsplit(behind), before
         self._mode = "open"
+        self._late_s = 0.0
         self._opened = threading.Event()
         self._opened.set()
         door = self
@@ -65,6 +67,10 @@ class Door:
         self._mode = "forbid"
         self._opened.set()
 
+    def slow(self, late_s: float) -> None:
+        self._mode, self._late_s = "slow", late_s
+        self._opened.set()
+
     def hold(self) -> None:
         self._mode = "hold"
         self._opened.clear()
@@ -79,6 +85,8 @@ class Door:
         if self._mode == "hold":
             self.arrived.set()
             self._opened.wait()
+        if self._mode == "slow":
+            time.sleep(self._late_s)
         if self._mode == "shut":
             asked.close_connection = True
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.servers.processes import answers, end, free_port, server_process
@@ -22,14 +22,15 @@ class MlflowServer:
         backend_uri: str,
         artifacts: str,
         environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.folder, self.port = folder, free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._environment = {**QUIET, **(environment or {})}
+        self.environment = {**QUIET, **(environment or {})}
         self._command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         self._command += ["--host", "127.0.0.1", "--port", str(self.port)]
         self._command += ["--backend-store-uri", backend_uri]
-        self._command += ["--artifacts-destination", artifacts]
+        self._command += ["--artifacts-destination", artifacts, *options]
         self._running = contextlib.ExitStack()
 
     def start(self) -> None:
@@ -39,7 +40,7 @@ class MlflowServer:
                 self._command,
                 self.folder / "mlflow-server.log",
                 lambda: answers(f"{self.uri}/version"),
-                self._environment,
+                self.environment,
                 cwd=self.folder,
             )
         )

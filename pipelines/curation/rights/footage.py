@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
-from pipelines.curation.ingest import Footage, Found
+from pipelines.curation.collapse import Footage
+from pipelines.curation.found import Found
 from pipelines.curation.limits import LimitsConfig
 from pipelines.curation.rights.policy import merged, refuses
 from pipelines.curation.rights.stated import NOT_STATED, Rights
@@ -22,9 +23,10 @@ REFUSED = ("licence_refused", "taken_down")
 
 def under_table(
     identified: Iterable[tuple[Found, Source]], table: RightsTable, policy: LimitsConfig
-) -> list[tuple[Found, Source]]:
+) -> Iterator[tuple[Found, Source]]:
     """Every file with what the table says of it, above what the file's surroundings say."""
-    return [(found, _under_table(source, found, table, policy)) for found, source in identified]
+    for found, source in identified:
+        yield found, _under_table(source, found, table, policy)
 
 
 def _under_table(source: Source, found: Found, table: RightsTable, policy: LimitsConfig) -> Source:
@@ -35,9 +37,10 @@ def _under_table(source: Source, found: Found, table: RightsTable, policy: Limit
 
 def admitted(
     footage: Iterable[Footage], policy: LimitsConfig, tombstones: Tombstones
-) -> list[Footage]:
+) -> Iterator[Footage]:
     """The same footage, what must not be watched failed with its reason."""
-    return [dataclasses.replace(f, source=_admitted(f.source, policy, tombstones)) for f in footage]
+    for one in footage:
+        yield dataclasses.replace(one, source=_admitted(one.source, policy, tombstones))
 
 
 def _admitted(source: Source, policy: LimitsConfig, tombstones: Tombstones) -> Source:
@@ -54,21 +57,29 @@ def rights_of(row: Source) -> Rights:
     return Rights(row.license, row.consent)
 
 
-def rights_line(footage: Sequence[Footage]) -> str:
+def rights_line(footage: Iterable[Footage]) -> str:
     """What is stated of the films and stills, in one line; empty where nothing is."""
-    media = [f.source for f in footage if f.source.status == "ok" or f.source.reason in REFUSED]
-    refused = Counter(s.reason for s in media if s.status != "ok")
-    if not refused and not any(s.license or s.consent for s in media):
+    stated: Counter[Rights] = Counter()
+    refused: Counter[str | None] = Counter()
+    for source in (one.source for one in footage):
+        if source.status == "ok" or source.reason in REFUSED:
+            stated[rights_of(source)] += 1
+        if source.status != "ok" and source.reason in REFUSED:
+            refused[source.reason] += 1
+    if not refused and not any(rights.license or rights.consent for rights in stated):
         return ""
-    line = rights_in_words([rights_of(s) for s in media], refused["licence_refused"])
+    line = rights_in_words(stated, refused["licence_refused"])
     down = refused["taken_down"]
     return f"rights: {line}" + (f"; taken down before {down}" if down else "")
 
 
-def rights_in_words(all_stated: Sequence[Rights], refused: int) -> str:
+def rights_in_words(stated: Mapping[Rights, int], refused: int) -> str:
     """`licences CC0-1.0 12, not stated 3; consent yes 4, not stated 11; refused 2`."""
-    licenses = Counter(r.license or NOT_STATED for r in all_stated)
-    consents = Counter(r.consent or NOT_STATED for r in all_stated)
+    licenses: Counter[str] = Counter()
+    consents: Counter[str] = Counter()
+    for rights, files in stated.items():
+        licenses[rights.license or NOT_STATED] += files
+        consents[rights.consent or NOT_STATED] += files
     return f"licences {_counted(licenses)}; consent {_counted(consents)}; refused {refused}"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from pipelines.curation.rights.manifest_signs import manifest_format
 from pipelines.curation.rights.stated import Rights
 from pipelines.media import MediaError
-from pipelines.sandbox import SandboxConfig, SandboxFault, run_limited
+from pipelines.sandbox.calls import SandboxConfig, SandboxFault, run_limited
 
 ASSERTIONS = ("c2pa.training-mining", "cawg.training-mining")
 USES = ("ai_generative_training", "ai_training", "data_mining", "ai_inference")
@@ -40,7 +40,8 @@ def rights_inside(path: str, size_bytes: int, sandbox: SandboxConfig) -> Rights:
     if media_type is None:
         return Rights()
     try:
-        found = run_limited(sandbox.limits(size_bytes), entries_in, path, media_type)
+        limits = sandbox.limits(size_bytes).of_files(path)
+        found = run_limited(limits, entries_in, path, media_type)
     except MediaError as error:
         return Rights(consent=f"unknown (C2PA manifest: {error.reason})")
     except SandboxFault:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipelines.lineage.answers import Answer, Question, home_run
 from pipelines.lineage.page.page import write_page
+from pipelines.storage.single_files import local_file
 
 RUN_FOLDER = "lineage"
 
@@ -21,5 +22,6 @@ def show_answer(question: Question, found: Answer, path: str | Path) -> str | No
     if run_id and question.tracking:
         from pipelines.lineage.tracking import Tracker  # imports mlflow, which takes seconds
 
-        Tracker.open_existing(question.tracking).log_page(run_id, path, RUN_FOLDER)
+        with local_file(str(path)) as page:
+            Tracker.open_existing(question.tracking).log_page(run_id, page, RUN_FOLDER)
     return run_id

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.failpoints import failpoint
+
 KEPT_FILE_BYTES = 64 << 20
 KEPT_BYTES = 1 << 30  # of one process together
 COPIES = "copy"
@@ -96,9 +98,11 @@ class _New:
     def finish(self, run: str, folder: str, file: str) -> None:
         made = {"run": run, "folder": folder, "file": file}
         (self.path / "record.json").write_text(json.dumps(made))
+        failpoint("attachment.before_rename")
         with _counting:
             numbers = [int(p.name) for p in self.files.iterdir() if p.name.isdigit()]
             self.path.rename(self.files / f"{max(numbers, default=0) + 1:08d}")
+        failpoint("attachment.after_rename")
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

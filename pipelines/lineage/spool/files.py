@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.failpoints import failpoint
 from pipelines.lineage.spool.lock import FileLock
 
 Record = dict[str, Any]
@@ -61,16 +62,17 @@ class SpoolFolder:
     @classmethod
     def create(cls, root: Path, uri: str, project: str) -> SpoolFolder:
         now_ns = time.time_ns()
-        name = f"{now_ns:020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         store = store_folder(root, uri, project)
-        path = store / name
-        path.mkdir(parents=True, mode=0o700)
-        lock = FileLock.take(path / "lock")
-        if lock is None:
-            raise FileNotFoundError(f"{path} went away")
+        lock = None
+        while lock is None:  # another process may take a folder that is this new for a dead one's
+            path = store / f"{now_ns:020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            path.mkdir(parents=True, mode=0o700)
+            lock = FileLock.take(path / "lock")
         made = {"uri": uri, "project": project, "pid": os.getpid(), "started_ms": now_ns // 10**6}
         for place in (store, path):
-            _write_whole(place / "store.json", json.dumps(made))
+            if not (place / "store.json").exists():
+                _write_whole(place / "store.json", json.dumps(made))
+        _remove_unused(store)
         return cls(path, lock)
 
     @classmethod
@@ -85,7 +87,9 @@ class SpoolFolder:
 
     def remove(self) -> None:
         gone = self.path.with_name(GONE_PREFIX + self.path.name)
+        failpoint("spool.before_remove")
         self.path.rename(gone)
+        failpoint("spool.removing")
         shutil.rmtree(gone, ignore_errors=True)
         self.release()
 
@@ -98,9 +102,11 @@ class SpoolFolder:
             self._next_segment()
         assert self._file is not None
         done = 0
+        failpoint("spool.before_append")
         try:
             while done < len(line):
                 done += os.write(self._file, line[done:])
+            failpoint("spool.after_append")
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._written_bytes)
@@ -123,6 +129,7 @@ class SpoolFolder:
         """Past a power cut. Takes milliseconds: not for the job's thread."""
         for number in self.segments()[-1:]:
             with open(self.path / f"{number:08d}.jsonl", "rb") as file:
+                failpoint("spool.before_fsync")
                 os.fsync(file.fileno())
 
     def set_open_runs(self, runs: list[str]) -> None:
@@ -145,6 +152,7 @@ class SpoolFolder:
     def mark(self, position: Position) -> None:
         """Everything before `position` was delivered."""
         _write_whole(self.path / "mark", f"{position[0]} {position[1]}\n")
+        failpoint("spool.marked")
         for number in self.segments():
             if number < position[0]:
                 (self.path / f"{number:08d}.jsonl").unlink(missing_ok=True)
@@ -249,6 +257,22 @@ def refused_in(store: Path) -> list[Record]:
     )
 
 
+def _remove_unused(store: Path) -> None:
+    """What is left of processes that were killed while they made a folder, or removed one."""
+    for path in store.iterdir():
+        if path.is_file() and path.name.startswith(".store.json."):
+            path.unlink(missing_ok=True)
+        elif path.name.startswith(GONE_PREFIX):
+            shutil.rmtree(path, ignore_errors=True)
+        elif (
+            path.name.partition("-")[0].isdigit()
+            and not (path / "store.json").exists()
+            and (lock := FileLock.take(path / "lock"))
+        ):
+            shutil.rmtree(path, ignore_errors=True)
+            lock.release()
+
+
 def encode(record: Record) -> bytes:
     return json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
@@ -266,4 +290,5 @@ def decode(line: bytes) -> Record:
 def _write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.write_text(text)
+    failpoint("spool.before_rename")
     temporary.replace(path)

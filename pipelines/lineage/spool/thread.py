@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import metrics
 from pipelines.lineage.spool.attachments import Attachments
 from pipelines.lineage.spool.files import Record, SpoolFolder, folders_below, store_folder
 from pipelines.lineage.spool.replay import send_folder
@@ -97,12 +98,16 @@ class Delivery:
 
     def _told(self, urgent: bool) -> None:
         self._submitted += 1
+        self._tell_waiting()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
             self._thread.start()
         if urgent:
             self._urgent = True
             self._changed.notify_all()
+
+    def _tell_waiting(self) -> None:
+        metrics.MLFLOW_WAITING.set(self._submitted - self._delivered)
 
     def opened(self, run: str, *, started: bool) -> None:
         """`started`: by us, so that it is over when we are; not joined."""
@@ -228,6 +233,7 @@ class Delivery:
     def _succeeded(self, wanted: int) -> None:
         with self._changed:
             self._delivered = wanted
+            self._tell_waiting()
             self._next_try_s, self._pause_s = 0.0, FIRST_RETRY_S
             self._gave_up_s, self._warned = float("-inf"), False
             if not self._users and self._delivered == self._submitted:

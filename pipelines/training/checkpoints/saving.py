@@ -14,15 +14,10 @@ from safetensors import SafetensorError
 
 from pipelines.lineage.tracking import Run
 from pipelines.storage import Store
-from pipelines.training.checkpoints.checkpoint import (
-    SCHEMA_VERSION,
-    Checkpoint,
-    CheckpointHeader,
-    publish_checkpoint,
-    thin_old_checkpoints,
-)
+from pipelines.training.checkpoints.checkpoint import SCHEMA_VERSION, Checkpoint, CheckpointHeader
 from pipelines.training.checkpoints.ledger import Ledger
 from pipelines.training.checkpoints.model_card import CARD_FILE, model_card
+from pipelines.training.checkpoints.publishing import publish_checkpoint, thin_old_checkpoints
 from pipelines.training.checkpoints.saved_state import Place
 from pipelines.training.checkpoints.seen_clips import LEDGER_FILE, SeenClips, seen_until
 from pipelines.training.loop.learner import Learner

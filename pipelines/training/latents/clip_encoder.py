@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import RequestError
+from pipelines.job import JobEnded
 from pipelines.training.config import EncodersConfig
 from pipelines.training.latents.recipe import Recipe, promised_frames
 
@@ -18,7 +19,7 @@ FRAMES_PER_CALL = 32  # fixed, so that equal clips give equal bytes whatever is 
 ROUNDING_FRAMES = 1
 
 
-class ClipUnreadable(Exception):
+class ClipUnreadable(JobEnded):
     """A clip that curation wrote cannot be decoded, or not whole, or gives features that are no
     numbers: the dataset or the networks are broken. Nothing is skipped or replaced."""
 

@@ -7,19 +7,24 @@ written last. Only small summaries travel through Ray.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import time
 from typing import Any
 
 import numpy as np
 
+from pipelines import metrics
 from pipelines.config import RequestError, config_hash, from_plain, to_plain
+from pipelines.job import JobEnded, is_disk_full
 from pipelines.lineage.tracking import Tracker, job_identity
 from pipelines.progress import Progress
 from pipelines.storage import Store
+from pipelines.storage.writer_lock import writer_lock
 from pipelines.training.config import EncodeConfig
 from pipelines.training.latents.clip_encoder import ClipEncoder, ClipUnreadable
-from pipelines.training.latents.encode_plan import EncodeRequest
+from pipelines.training.latents.encode_plan import EncodeRequest, refuse_complete
 from pipelines.training.latents.on_disk import (
     SCHEMA_VERSION,
     LatentsHeader,
@@ -63,6 +68,12 @@ class EncodeActor:
             return json.dumps({"wrong_request": str(error)})
         except ClipUnreadable as error:
             return json.dumps({"unreadable": str(error)})
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            return json.dumps({"disk_full": str(error.filename or self.config.latents)})
+        except JobEnded as error:  # the store is out of reach
+            return json.dumps({"ended": str(error)})
         encoder = self.packs.encoder
         return json.dumps(
             {
@@ -88,8 +99,16 @@ def encode(request: EncodeRequest) -> dict[str, Any]:
     """Encodes what is neither committed nor to be had from former latents, and publishes. Needs
     Ray to be up.
 
-    Raises RequestError (a damaged shard, weights not to be had) and ClipUnreadable.
+    Raises RequestError (a damaged shard, weights not to be had, another job at work there) and
+    ClipUnreadable.
     """
+    store = Store(request.config.latents)
+    with writer_lock(store, "--latents"):
+        refuse_complete(store)  # by a job that was at work until now
+        return _encode(request)
+
+
+def _encode(request: EncodeRequest) -> dict[str, Any]:
     config, started_s = request.config, time.monotonic()
     tracker = Tracker.open(config.tracking)
     tags = {"dataset.digest": request.dataset["digest"], "dataset.uri": request.dataset["uri"]}
@@ -145,6 +164,7 @@ def _run_on_actors(request: EncodeRequest) -> list[dict[str, Any]]:
             _raise_if_failed(summary)
             summaries.append(summary)
             reused += summary["reused"]
+            metrics.tell_pack(request.config.stage, summary["clips"], summary["reused"])
             progress.advance(summary["clips"], reused=reused)
     return summaries
 
@@ -154,6 +174,10 @@ def _raise_if_failed(summary: dict[str, Any]) -> None:
         raise RequestError(message)
     if message := summary.get("unreadable"):
         raise ClipUnreadable(message)
+    if place := summary.get("disk_full"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+    if message := summary.get("ended"):
+        raise JobEnded(message)
 
 
 def _publish(request: EncodeRequest, summaries: list[dict[str, Any]]) -> LatentsHeader:
@@ -177,7 +201,7 @@ def _publish(request: EncodeRequest, summaries: list[dict[str, Any]]) -> Latents
         settings=settings_of(request.config),
     )
     publish(store, header, commits)
-    remove_leftovers(store, commits)
+    remove_leftovers(store)
     return header
 
 

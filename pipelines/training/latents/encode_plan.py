@@ -11,8 +11,9 @@ from typing import Any
 from pipelines.config import RequestError, config_hash, to_plain
 from pipelines.records import SHARD_SCHEMA
 from pipelines.storage import Store
+from pipelines.storage.seal import check_files, unsealed
 from pipelines.training.config import EncodeConfig
-from pipelines.training.latents.on_disk import pack_name, read_header
+from pipelines.training.latents.on_disk import pack_name, read_header, remove_leftovers
 from pipelines.training.latents.pack_encoder import PackTask
 from pipelines.training.latents.recipe import Recipe, promised_frames, recipe_of
 from pipelines.training.latents.reuse import FormerIndex, open_formers
@@ -22,6 +23,7 @@ CLIP_COLUMNS = (
     "clip_id", "source_id", "kind", "start_s", "end_s", "shard", "key", "content_sha256",
     "caption", "short_caption", "tiers", "license",
 )  # fmt: skip
+TABLES = ("clips.parquet", "shards.parquet")
 BYTES_PER_VALUE = 2
 
 
@@ -43,12 +45,8 @@ class EncodeRequest:
 def prepare(config: EncodeConfig) -> EncodeRequest:
     """Checks the request and lists the packs. Raises RequestError."""
     latents, dataset = Store.open(config.latents), Store.open(config.dataset)
-    if done := read_header(latents):
-        raise RequestError(
-            f"--latents {config.latents}: already complete ({done.clips} clips, digest "
-            f"{done.digest}); give another folder to encode again"
-        )
-    check_dataset(dataset)
+    refuse_complete(latents)
+    digest = checked_dataset(dataset)
     latents.check_writable()
     recipe = recipe_of(config)
     former = open_formers(config.reuse, latents, recipe)
@@ -57,17 +55,38 @@ def prepare(config: EncodeConfig) -> EncodeRequest:
         dataclasses.replace(task, takeover=former.takeover(task.clips))
         for task in pack_tasks(dataset, recipe, config.pack_clips)
     ]
-    digest = str(dataset.read_json("dataset.json")["digest"])
     return EncodeRequest(config, recipe, {"uri": dataset.uri, "digest": digest}, tasks, former)
 
 
-def check_dataset(dataset: Store) -> None:
-    """Raises RequestError where there is no complete dataset."""
+def refuse_complete(latents: Store) -> None:
+    """Raises RequestError where latents are finished; what a job that was killed just then had yet
+    to remove goes."""
+    if done := read_header(latents):
+        remove_leftovers(latents)
+        raise RequestError(
+            f"--latents {latents.uri}: already complete ({done.clips} clips, digest "
+            f"{done.digest}); give another folder to encode again"
+        )
+
+
+def checked_dataset(dataset: Store) -> str:
+    """The digest of a complete dataset whose tables are as they were written (shards are checked
+    when they are read). Raises RequestError where there is none."""
     if not dataset.exists("dataset.json"):
         raise RequestError(
             f"--dataset {dataset.uri}: no dataset.json there; "
             "make a dataset with `python jobs/curate.py`"
         )
+    try:
+        manifest = unsealed(dataset.read_bytes("dataset.json"))
+        digest = str(manifest["digest"])
+    except (ValueError, KeyError) as error:
+        raise RequestError(
+            f"{dataset.path('dataset.json')}: not readable ({error}); restore it, or curate again"
+        ) from error
+    files = manifest.get("files", {})
+    check_files(dataset, {n: h for n, h in files.items() if n.startswith(TABLES)}, "curate again")
+    return digest
 
 
 def pack_tasks(dataset: Store, recipe: Recipe, pack_clips: int) -> list[PackTask]:

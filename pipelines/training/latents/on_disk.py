@@ -1,6 +1,6 @@
 """The latents on disk: what `jobs/encode.py` writes and training reads.
 
-    LATENTS/latents.json            written last: names everything below, and the digest
+    LATENTS/latents.json            written last: names everything below, and the digest; sealed
             index.parquet           one row per clip: where its frames lie, its words, its tiers
             packs.parquet           pack, clips, bytes, sha256
             packs/pack-00000-HASH.safetensors   HASH of what the pack is made from
@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +31,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.config import RequestError
+from pipelines.failpoints import failpoint
 from pipelines.storage import Store, sha256_of_bytes
+from pipelines.storage.seal import check_files, hashes_of, sealed_bytes, unsealed
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # 1: before clips could be taken over; a mean, no recipe
@@ -97,7 +99,8 @@ class PackCommit:
 @dataclass(frozen=True)
 class LatentsHeader:
     """latents.json. `latent_shape` is (C, H, W); `encoders` maps a role to its name and digest;
-    `recipe` is a `recipe.Recipe`, all else that decides the bytes of a clip."""
+    `recipe` is a `recipe.Recipe`, all else that decides the bytes of a clip; `files` maps each
+    table to its sha256."""
 
     schema_version: int
     digest: str
@@ -114,6 +117,7 @@ class LatentsHeader:
     config: dict[str, Any]
     config_hash: str
     recipe: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def latent(self) -> str:
@@ -173,8 +177,11 @@ def write_pack(
     data = save({k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())})
     pack = Pack(name, len(rows), len(data), sha256_of_bytes(data))
     commit = PackCommit(key, pack, rows, made_with or {})
+    failpoint("pack.before_write")
     store.write_bytes(name, data)
+    failpoint("pack.before_commit")
     store.write_json(_commit_name(name), asdict(commit))
+    failpoint("pack.after_commit")
     return commit
 
 
@@ -217,17 +224,27 @@ def publish(store: Store, header: LatentsHeader, commits: Sequence[PackCommit]) 
     """Writes the tables, and latents.json last."""
     ordered = sorted(commits, key=lambda c: c.pack.pack)
     rows = [row for commit in ordered for row in commit.rows]
+    failpoint("latents.before_index")
     store.write_table(INDEX_FILE, pa.Table.from_pylist(rows, schema=INDEX_SCHEMA))
     packs = [asdict(commit.pack) for commit in ordered]
+    failpoint("latents.before_packs")
     store.write_table(PACKS_FILE, pa.Table.from_pylist(packs, schema=PACKS_SCHEMA))
-    store.write_json(HEADER_FILE, asdict(header))
+    header = replace(header, files=hashes_of(store, (INDEX_FILE, PACKS_FILE)))
+    failpoint("latents.before_header")
+    store.publish_bytes(HEADER_FILE, sealed_bytes(asdict(header)))
+    failpoint("latents.after_header")
 
 
-def remove_leftovers(store: Store, commits: Sequence[PackCommit]) -> None:
+def remove_leftovers(store: Store) -> None:
     """Packs and commits of unfinished runs over something else, and half-written files of killed
-    ones. Call when latents.json stands and nobody else writes."""
+    ones. Call when latents.json stands and nobody else writes. Raises RequestError, and removes
+    nothing, when the table that says what belongs there is damaged."""
+    header = read_header(store)
+    if header is None or not header.files:
+        return
+    check_files(store, header.files, "encode again")
     store.remove_temporaries()
-    packs = {commit.pack.pack for commit in commits}
+    packs = set(store.read_table(PACKS_FILE, columns=["pack"])["pack"].to_pylist())
     wanted = packs | {_commit_name(pack) for pack in packs}
     for name in [*store.list_files("packs"), *store.list_files("_work")]:
         if name not in wanted:
@@ -238,11 +255,12 @@ def remove_leftovers(store: Store, commits: Sequence[PackCommit]) -> None:
 
 
 def read_header(store: Store) -> LatentsHeader | None:
-    """latents.json, or None where there is none. Raises RequestError when it is not ours."""
+    """latents.json, or None where there is none. Raises RequestError when it is not ours, or not
+    as it was written."""
     if not store.exists(HEADER_FILE):
         return None
     try:
-        plain = store.read_json(HEADER_FILE)
+        plain = unsealed(store.read_bytes(HEADER_FILE))
         shapes = {name: tuple(plain[name]) for name in ("latent_shape", "text_shape")}
         header = LatentsHeader(**{**plain, **shapes})
     except (ValueError, KeyError, TypeError) as error:
@@ -258,7 +276,8 @@ def read_header(store: Store) -> LatentsHeader | None:
 
 
 def open_latents(uri: str, stage: str) -> Latents:
-    """Opens complete latents. Raises RequestError when missing, unfinished or of another stage."""
+    """Opens complete latents. Raises RequestError when missing, unfinished, of another stage, or
+    when a table is not as it was written (packs: `check_packs`)."""
     store = Store.open(uri)
     header = read_header(store)
     if header is None:
@@ -271,6 +290,7 @@ def open_latents(uri: str, stage: str) -> Latents:
             f"--latents {uri}: these are latents of the {header.stage} stage; "
             f"give latents encoded with `--stage {stage}`"
         )
+    check_files(store, header.files, "encode again")
     index = store.read_table(INDEX_FILE)
     packs = [Pack(**row) for row in store.read_table(PACKS_FILE).to_pylist()]
     return Latents(store, header, index, {pack.pack: pack for pack in packs})

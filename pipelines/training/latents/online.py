@@ -18,7 +18,7 @@ from pipelines.storage import Store
 from pipelines.training.config import EncodeConfig, OnlineConfig
 from pipelines.training.latents.clip_encoder import ClipEncoder
 from pipelines.training.latents.encode import header_of, settings_of
-from pipelines.training.latents.encode_plan import check_dataset, estimated_bytes, pack_tasks
+from pipelines.training.latents.encode_plan import checked_dataset, estimated_bytes, pack_tasks
 from pipelines.training.latents.on_disk import INDEX_SCHEMA, Latents, Pack, open_latents
 from pipelines.training.latents.pack_encoder import PackEncoder, PackTask, index_rows
 from pipelines.training.latents.recipe import Recipe, promised_frames, recipe_of
@@ -60,7 +60,7 @@ def open_latents_online(config: EncodeConfig) -> Latents:
     import pyarrow as pa
 
     dataset, recipe = Store.open(config.dataset), recipe_of(config)
-    check_dataset(dataset)
+    digest = checked_dataset(dataset)
     tasks = pack_tasks(dataset, recipe, config.pack_clips)
     _check_count(dataset, tasks)
     encoder = ClipEncoder(config.encoders, recipe)
@@ -68,7 +68,6 @@ def open_latents_online(config: EncodeConfig) -> Latents:
     all_rows = [row for of_pack in rows.values() for row in of_pack]
     frames = sum(row["num_frames"] for row in all_rows)
     _check_bytes(dataset, estimated_bytes(tasks, frames, encoder, recipe))
-    digest = str(dataset.read_json("dataset.json")["digest"])
     digests = {role: named["digest"] for role, named in encoder.names.items()}
     header = header_of(
         recipe,

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -181,14 +182,22 @@ def arrays_in(data: Bytes) -> Arrays:
 
     Format: https://huggingface.co/docs/safetensors: 8 bytes of header length, a JSON header, data.
     Unlike the library's slices, these arrays take strides, which is how a slower rate is read.
+    Raises DamagedPack.
     """
     length = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + length].tobytes())
-    data = data[8 + length :]
+    header, data = data[8 : 8 + length], data[8 + length :]
     arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        first, end = entry["data_offsets"]
-        arrays[name] = data[first:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    try:
+        for name, entry in json.loads(header.tobytes().decode()).items():
+            if name != "__metadata__":
+                arrays[name] = _array_in(data, entry)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DamagedPack(f"not a whole safetensors file ({error!r:.100})") from None
     return arrays
+
+
+def _array_in(data: Bytes, entry: Mapping[str, Any]) -> np.ndarray:
+    first, end = entry["data_offsets"]
+    if not 0 <= first <= end <= len(data):
+        raise ValueError(f"bytes {first} to {end} of {len(data)}")
+    return data[first:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RequestError
-from pipelines.shard_reader import MEDIA_ENDINGS
+from pipelines.shard_reader import MEDIA_ENDINGS, member_bytes, open_shard
 from pipelines.storage import Store, sha256_of_bytes, sha256_of_file
 
 
@@ -22,7 +21,7 @@ class ShardMembers:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self._tar = tarfile.open(path)  # noqa: SIM115 - closed by `close`
+        self._tar = open_shard(path)
         self._lock = threading.Lock()
 
     def read(self, clip: Mapping[str, Any]) -> bytes:
@@ -31,12 +30,11 @@ class ShardMembers:
         name = f"{clip['key']}.{MEDIA_ENDINGS[clip['kind']]}"
         with self._lock:
             try:
-                member = self._tar.extractfile(name)
+                data = member_bytes(self._tar, name)
             except KeyError:
-                member = None
-            if member is None:
-                raise RequestError(f"{self._name} has no {name}, though clips.parquet names it")
-            data = member.read()
+                raise RequestError(
+                    f"{self._name} has no {name}, though clips.parquet names it"
+                ) from None
         if clip["content_sha256"] and sha256_of_bytes(data) != clip["content_sha256"]:
             raise RequestError(
                 f"{self._name}: {name} is not the clip {clip['clip_id']} that clips.parquet "

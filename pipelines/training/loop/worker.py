@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from model.unet import UNetConfig
+from pipelines import metrics
 from pipelines.config import RequestError
 from pipelines.lineage import fingerprint
 from pipelines.lineage.tracking import Run, Tracker
@@ -144,8 +145,10 @@ class Trainer:
                 return Ending.FAILED
             self._count(samples, figures)
             seconds = time.monotonic() - started_s + waited_s
-            meter.add(StepTime(seconds, waited_s, len(samples), self._flop(samples)))
+            step_time = StepTime(seconds, waited_s, len(samples), self._flop(samples))
+            meter.add(step_time)
             self._tell(figures, meter)
+            self._tell_monitoring(step_time, sum(sample.num_frames for sample in samples))
             self._look_closer(feed, objective)
             if (self._is_due(job.loop.checkpoint_every) or figures.stop_asked) and not self._save(
                 feed, batch
@@ -216,6 +219,17 @@ class Trainer:
             extra = {"samples_seen": self.samples_seen, **memory_figures(self.workers.device)}
             last = self.step == self.job.total_steps
             self.curves.tell_step(self.step, figures, self.losses, meter, extra, last=last)
+
+    def _tell_monitoring(self, step: StepTime, frames: int) -> None:
+        if self.workers.is_first:
+            metrics.tell_step(
+                self.job.stage,
+                seconds=step.seconds,
+                waited_s=step.waited_s,
+                clips=step.clips,
+                frames=frames,
+                loss=self.losses.mean,
+            )
 
     def _tell_environment(self, peak: float) -> None:
         if self.workers.is_first:

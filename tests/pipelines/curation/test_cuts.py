@@ -10,7 +10,7 @@ from pipelines.curation.cuts import Cut, CutsConfig, checked, cut_all, cut_count
 from pipelines.curation.leak import Leak
 from pipelines.media import CutResult, cut_clips, probe, read_image, write_image
 from pipelines.records import Clip
-from pipelines.sandbox import SandboxConfig
+from pipelines.sandbox.calls import SandboxConfig
 from tests.pipelines.curation.clips_of import a_clip
 from tests.pipelines.pictures import real_clip, scenery
 

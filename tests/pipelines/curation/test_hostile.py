@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.curation.ingest import ingest
 from pipelines.curation.watch import WatchConfig, Watched, watch_source
-from pipelines.sandbox import SandboxConfig
+from pipelines.sandbox.calls import SandboxConfig
 from tests.pipelines.pictures import ffmpeg, film, moving_square, numbered
 
 #: What a file of this test may take, whatever is in it.
@@ -244,7 +244,7 @@ def test_any_name_is_only_a_name(whole: dict[str, bytes], tmp_path: Path) -> Non
 def nothing_is_left_behind() -> Iterator[None]:
     """No test of this module may leave a child that still decodes."""
     yield
-    from pipelines import sandbox
+    from pipelines.sandbox import calls as sandbox
 
     child = sandbox.run_limited(LIMITS.limits(0), os.getpid)
     assert isinstance(child, int)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.config import RequestError
-from pipelines.curation.ingest import Footage, ingest, list_footage, readable_name
+from pipelines.curation.collapse import Footage
+from pipelines.curation.found import readable_name
+from pipelines.curation.ingest import ingest, list_footage
 
 
 def by_uri(folder: Path) -> dict[str, Footage]:
@@ -128,7 +130,6 @@ def test_no_footage_is_a_wrong_request(tmp_path: Path) -> None:
         (tmp_path / "missing", "no such folder"),
         (tmp_path / "file", "not a folder"),
         (tmp_path / "bare", "is empty"),
-        ("s3://bucket/footage", "local folder"),
     ):
         with pytest.raises(RequestError, match=says):
             list_footage(str(uri))

@@ -52,7 +52,8 @@ def first(tmp_path: Path) -> Work:
         write_shard(work.store, shard.name, [s.clip for s in shard.samples], media_of)
     clips = [s.clip for shard in planned for s in shard.samples]
     offsets = {c: at for shard in planned for c, at in offsets_of(shard).items()}
-    remember_places(work, clips, offsets, {c.clip_id: cut_row(c) for c in clips})
+    rows = ({**cut_row(c), "shard": c.shard, "offset": offsets[c.clip_id]} for c in clips)
+    remember_places(work, sorted(rows, key=lambda row: row["clip_id"]))
     work.store.write_json(DATASET_FILE, {})
     return work
 

@@ -11,6 +11,7 @@ import pytest
 from pipelines.curation.report import render_report
 from pipelines.curation.report_charts import LEFT_PX, RIGHT_PX, histogram
 from pipelines.curation.report_facts import ReportFacts, TimedRow
+from pipelines.curation.report_rows import ReportRows
 from pipelines.media import jpeg_bytes
 from pipelines.records import Clip, Source
 from tests.pipelines.curation.clips_of import a_clip
@@ -25,8 +26,7 @@ def facts(clips: Sequence[Clip], sources: Sequence[Source], **changes: Any) -> R
         "digest": "d" * 32,
         "config": {"motion": {"min_motion": 0.02}},
         "config_hash": "c" * 32,
-        "sources": sources,
-        "clips": clips,
+        "rows": ReportRows.of(sources, clips),
         "num_shards": 1,
         "shard_bytes": 10_000,
         "stages": STAGES,

@@ -30,6 +30,7 @@ from pipelines.curation.tasks import CaptionClips, ScoreClips, watch_source_once
 from pipelines.media import write_video
 from pipelines.records import Source, to_row
 from pipelines.storage import Store
+from pipelines.storage.writer_lock import writer_lock
 from pipelines.world.scenes import Scene, render_frames
 
 
@@ -162,7 +163,8 @@ def test_scratch_goes_and_what_is_shared_stays(tmp_path: Path, shared: str, left
     store = Store.open(str(tmp_path / "set"))
     for name in ("watch/k/a.parquet", "attempts/r/watch-a-1", "cuts/k/a.parquet", "writer.lock"):
         store.write_bytes(f"_work/{name}", b"x")
-    remove_scratch(store, Store.open(os.path.normpath(tmp_path / "set" / shared)))
+    with writer_lock(store):  # its file goes with its holder
+        remove_scratch(store, Store.open(os.path.normpath(tmp_path / "set" / shared)))
     assert set(store.list_files()) == left
 
 

@@ -34,6 +34,7 @@ def test_words_decide_nothing_and_code_does() -> None:
         ("cuts", "pipelines.media.cut", "pipelines.curation.shots"),
         ("scorer", "model.encoders", "pipelines.curation.shots"),
         ("captioners", "pipelines.curation.captions", "pipelines.config"),
+        ("watch", "pipelines.media.program", "pipelines.sandbox.calls"),
     ],
 )
 def test_a_stage_is_named_by_its_own_code_and_all_that_it_calls(

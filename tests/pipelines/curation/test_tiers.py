@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.curation.tiers import TiersConfig, assign_tiers, merit_of
+from pipelines.curation.tiers import TiersConfig, assign_tiers, columns_of, merit_of
 from pipelines.records import Clip
 from tests.pipelines.curation.clips_of import a_clip
 
@@ -50,8 +50,7 @@ def test_dropped_clips_are_in_no_tier_and_stills_are_not_premium() -> None:
 
 def test_a_score_that_all_lack_counts_for_nothing_and_one_that_some_lack_is_the_middle() -> None:
     clips = [a_clip(1, motion=1.0), a_clip(2, motion=2.0), a_clip(3, motion=3.0), a_clip(4)]
-    merit = merit_of(clips, CONFIG)
-    low, middle, high, unknown = (merit[c.clip_id] for c in clips)
+    low, middle, high, unknown = merit_of(columns_of(clips, CONFIG).scores, CONFIG)
     assert low < middle == unknown < high
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pipelines.curation.ingest import ingest
 from pipelines.curation.watch import WatchConfig, Watched, watch_source
 from pipelines.media import write_image
-from pipelines.sandbox import SandboxConfig
+from pipelines.sandbox.calls import SandboxConfig
 from tests.pipelines.pictures import film, moving_square, numbered, real_clip
 
 CONFIG = WatchConfig()

@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.config import RequestError, config_hash
 from pipelines.curation.config import CurateConfig, result_settings
+from pipelines.curation.cuts import cut_counts
 from pipelines.curation.phash import clip_hash
 from pipelines.curation.publish import dataset_manifest
 from pipelines.curation.what_if import (
@@ -80,7 +81,7 @@ def dataset(tmp_path: Path) -> Path:
     store.write_table(CLIPS_TABLE, to_table(Clip, clips))
     store.write_table(SOURCES_TABLE, to_table(Source, [source]))
     store.write_table(SHARDS_TABLE, to_table(Shard, []))
-    store.write_json(DATASET_FILE, dataset_manifest(CONFIG, [source], clips, []))
+    store.write_json(DATASET_FILE, dataset_manifest(store, CONFIG, cut_counts(())))
     return tmp_path / "set"
 
 

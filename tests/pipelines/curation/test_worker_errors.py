@@ -10,7 +10,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from model.encoders import WeightsUnavailable
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.config import ClusterConfig, RequestError
 from pipelines.curation.captioners import CaptionerFailed
 from pipelines.curation.worker_errors import plain_errors

@@ -150,6 +150,18 @@ def test_to_look_around_reads_what_may_name_an_output_and_nothing_else(there: Th
     assert asked == naming | {"footage/alpha.json"}  # the one film with JSON beside it
 
 
+def test_what_lies_beside_is_found_without_being_named(there: There) -> None:
+    """As in a folder: the neighbours of what was asked about, and no more than two folders down."""
+    beside = Store.open(there.uri)
+    beside.write_json("far/too/deep/down/dataset.json", {"digest": "of another"})
+    here = build((), near=[str(there.here.root / "dataset-a")])
+    found = build((), near=[there.place("dataset-a")])
+    assert [(e.kind, there.as_here(e.uri)) for e in found.entries] == [
+        (e.kind, e.uri) for e in here.entries
+    ]
+    assert {e.kind for e in found.entries} == {"dataset", "latents", "checkpoint", "video"}
+
+
 def test_what_another_process_did_is_seen_at_once(there: There) -> None:
     """Workers on other machines commit here, and a takedown elsewhere may remove."""
     store, client = Store.open(there.place("work")), there.store.client()

@@ -158,7 +158,7 @@ def test_an_interrupted_takedown_is_run_again(past: Past, monkeypatch: pytest.Mo
     targets = resolve_targets(before, ["alpha.mp4"])
     out = str(past.root / "dataset-b")
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "write_json", full_disk_at("dataset.json", Store.write_json))
+        patched.setattr(Store, "write_bytes", full_disk_at("dataset.json", Store.write_bytes))
         with pytest.raises(OSError, match="disk full"):
             take_down(before, targets, out)
     with pytest.raises(RequestError, match=r"dataset\.json"):
@@ -173,11 +173,11 @@ def test_an_interrupted_takedown_is_run_again(past: Past, monkeypatch: pytest.Mo
     assert len(done.removed) == 3
 
 
-def full_disk_at(wanted: str, write_json: object) -> object:
-    def write(self: Store, relative: str, value: object) -> None:
+def full_disk_at(wanted: str, write_bytes: object) -> object:
+    def write(self: Store, relative: str, data: object) -> None:
         if relative == wanted:
             raise OSError("disk full")
-        write_json(self, relative, value)  # type: ignore[operator]
+        write_bytes(self, relative, data)  # type: ignore[operator]
 
     return write
 

@@ -170,7 +170,10 @@ def test_damaged_naming_files_are_left_out(past: Past) -> None:
     assert len(everything(past).of("checkpoint")) == 2
 
 
-def test_answers_are_json_and_text_without_control_characters(past: Past) -> None:
+def test_answers_are_json_and_text_without_control_characters(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")  # tables are as wide as the terminal
     known = everything(past)
     source = trace.trace_source(known, world.source_id("alpha.mp4"))
     clip = trace.trace_clip(known, past.clips_of("alpha.mp4")[0].clip_id)

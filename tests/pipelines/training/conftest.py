@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.config import ClusterConfig
 
 

@@ -103,6 +103,10 @@ def test_damaged_latents_end_the_training_and_are_named(tmp_path):
     data = bytearray(pack.read_bytes())
     data[-100] ^= 1
     pack.write_bytes(data)
+    with pytest.raises(RequestError, match=r"pack-00000\.safetensors: damaged"):
+        train(request)
+    unchecked = dataclasses.replace(request.job.loop, check_latents=False)
+    request = dataclasses.replace(request, job=dataclasses.replace(request.job, loop=unchecked))
     with pytest.raises(TrainingFailed, match=r"pack-00000\.safetensors is damaged"):
         train(request)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.curation.ingest import Footage, Found
+from pipelines.curation.collapse import Footage
+from pipelines.curation.found import Found
 from pipelines.curation.limits import LimitsConfig
 from pipelines.curation.rights.counts import license_rows
 from pipelines.curation.rights.footage import admitted, rights_line, under_table
@@ -20,7 +21,7 @@ POLICY = LimitsConfig(refused_licenses=("*-NC-*",))
 
 def footage(source_id: str, license_text: str | None = None, **more: str | None) -> Footage:
     source = Source(source_id, [f"{source_id[0]}.mp4"], 5, license=license_text, **more)  # type: ignore[arg-type]
-    return Footage(source, f"/films/{source_id[0]}.mp4")
+    return Footage(source, (f"/films/{source_id[0]}.mp4",))
 
 
 def test_the_table_stands_above_what_lies_beside_and_below_a_refusal(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_what_may_not_be_watched_fails_with_its_reason_and_other_failures_stand(
         footage(C, "CC-BY-NC-4.0"),
         footage(D, "CC-BY-NC-4.0", status="failed", reason="empty"),
     ]
-    found = admitted(sources, POLICY, Tombstones(frozenset([C, D])))
+    found = list(admitted(sources, POLICY, Tombstones(frozenset([C, D]))))
     assert [f.source.reason for f in found] == [None, "licence_refused", "taken_down", "empty"]
     assert [f.source.status for f in found] == ["ok", "failed", "failed", "failed"]
     assert [f.path for f in found] == [f.path for f in sources]

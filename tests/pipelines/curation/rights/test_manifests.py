@@ -19,7 +19,7 @@ from pipelines.curation.rights.manifest_signs import manifest_format
 from pipelines.curation.rights.manifests import consent_of, entries_in, rights_inside
 from pipelines.curation.rights.stated import stance_of
 from pipelines.media import MediaError, write_video
-from pipelines.sandbox import SandboxConfig
+from pipelines.sandbox.calls import SandboxConfig
 from pipelines.world.scenes import Scene, render_frames
 from tests.pipelines.curation.rights.signed_media import MEDIA_TYPES, sign
 

@@ -10,9 +10,8 @@ from pipelines.training.checkpoints.checkpoint import (
     CheckpointHeader,
     latest_checkpoint,
     open_checkpoint,
-    publish_checkpoint,
-    thin_old_checkpoints,
 )
+from pipelines.training.checkpoints.publishing import publish_checkpoint, thin_old_checkpoints
 
 FILES = {
     "unet/config.json": b"{}",
@@ -134,6 +133,40 @@ def test_a_checkpoint_that_never_counted_is_replaced(tmp_path):
     assert latest_checkpoint(Store(str(tmp_path))).header.step == 5
     made = publish(tmp_path, 10)
     assert latest_checkpoint(Store(str(tmp_path))).header == made.header
+
+
+def test_one_that_never_counted_is_not_taken_for_the_newest(tmp_path):
+    """Its run was killed; the next one saves at other steps, and thins what is old."""
+    publish(tmp_path, 5)
+    shutil.copytree(tmp_path / "step-00000005", tmp_path / "step-00000010")
+    made = publish(tmp_path, 7)
+    thin_old_checkpoints(Store(str(tmp_path)), keep=1)
+    assert not (tmp_path / "step-00000010").exists()
+    made.check()
+    assert latest_checkpoint(Store(str(tmp_path))).header == made.header
+
+
+def test_one_that_latest_names_is_never_taken_away_for_itself(tmp_path, monkeypatch):
+    """Writing latest.json only seemed to fail: the step is saved again, and that is killed."""
+    publish(tmp_path, 5)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.training.checkpoints.publishing.os.rename", killed)
+    publish(tmp_path, 5)
+    latest_checkpoint(Store(str(tmp_path))).check()
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_the_name_of_the_newest_is_refused(tmp_path, bit):
+    publish(tmp_path, 5)
+    publish(tmp_path, 7)
+    data = bytearray((tmp_path / "latest.json").read_bytes())
+    data[data.index(b"step-00000007") + 12] ^= 1 << bit
+    (tmp_path / "latest.json").write_bytes(data)
+    with pytest.raises(RequestError, match=r"latest\.json: not readable"):
+        latest_checkpoint(Store(str(tmp_path)))
 
 
 def test_thinned_checkpoints_keep_their_lineage_and_say_so(tmp_path):

@@ -7,14 +7,20 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
+from pipelines.cluster.access import ask_for_token, check_authenticated, loopback_only
 from pipelines.config import ClusterConfig, RequestError
+from pipelines.job import say
+from pipelines.redaction import names_secret
 
 REACH_TIMEOUT_S = 5.0
-REPOSITORY = Path(__file__).resolve().parents[1]
+START_ATTEMPTS, STARTED_TOO_LATE, END_TIMEOUT_S = 3, "timed out during startup", 10.0
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def address_of(config: ClusterConfig) -> str | None:
@@ -63,19 +69,49 @@ def connect(config: ClusterConfig) -> Iterator[None]:
         yield
         return
     address = address_of(config)
-    if address is None:
-        _start_local(config)
-    else:
-        check_reachable(address)
-        _join(address)
-    quiet_ray_data()
-    try:
+    with ExitStack() as stack:
+        if address is None:
+            stack.enter_context(loopback_only())
+            ask_for_token()
+            _start_local(config)
+        else:
+            check_reachable(address)
+            check_authenticated(address)
+            _join(address)
+        stack.callback(ray.shutdown)
+        quiet_ray_data()
         yield
-    finally:
-        ray.shutdown()
+
+
+def resources_of_nodes() -> list[dict[str, float]]:
+    """What each living node of the joined cluster has, by Ray's names (CPU, GPU, ...)."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def _start_local(config: ClusterConfig) -> None:
+    """Ray gives its own processes 30 s to come up, which a busy machine does not always keep: what
+    came up too late is ended, and another begun."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        before = set(psutil.Process().children())
+        try:
+            return _init_local(config)
+        except Exception as error:  # Ray raises no narrower one
+            if STARTED_TOO_LATE not in str(error) or attempt == START_ATTEMPTS:
+                raise
+            say("Ray did not start in time on this busy machine; starting it again")
+            _end_all(set(psutil.Process().children()) - before)
+
+
+def _end_all(processes: set[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=END_TIMEOUT_S)
+
+
+def _init_local(config: ClusterConfig) -> None:
     import ray
 
     # RAY_ADDRESS=local would be read again by ray.init; the socket path must stay under 107 bytes.
@@ -111,9 +147,14 @@ def _in_ray_job() -> bool:
 
 
 def worker_environment() -> dict[str, str]:
-    """What a worker needs to import this code and to stay off the network."""
+    """What a worker needs to import this code and to stay off the network.
+
+    No secret: Ray writes all of it into its workers' arguments, for everybody to see. A local Ray's
+    workers inherit them; the nodes of a cluster have their own.
+    """
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    kept = {k: v for k, v in os.environ.items() if k.startswith(("I2VGEN_", "MLFLOW_", "HF_HUB_"))}
+    handed_on = ("I2VGEN_", "MLFLOW_", "HF_HUB_", "FFMPEG_BINARY")
+    kept = {k: v for k, v in os.environ.items() if k.startswith(handed_on) and not names_secret(k)}
     return {"PYTHONPATH": path, "WDS_SECURE": "1", "RAY_TRAIN_V2_ENABLED": "1", **kept}
 
 

@@ -7,40 +7,46 @@ another.
 
 The child is started afresh, not forked, so it is safe inside a Ray worker with threads. It ends
 at once when its parent does, however that happens: it holds one end of a pipe and exits when the
-other end closes. What it sends back is unpickled with a list of allowed classes, so that a
-decoder taken over by a file cannot run code in the parent.
+other end closes.
+
+A decoder that a file has taken over finds little to take: the child gave up the network, other
+programs and, during a call, all files but those the call is about (confinement.py); it has none of
+the parent's environment that may hold a secret; and what it sends back is data of declared types,
+never code (wire.py).
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
-import importlib
-import io
+import logging
 import os
-import pickle
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import traceback
+import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from pipelines.config import setting
 from pipelines.media.errors import MediaError
+from pipelines.records import REASONS
+from pipelines.sandbox import wire
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-_CHILD_PROGRAM = "from pipelines import sandbox; sandbox.serve"
 START_TIMEOUT_S = 120.0
-_ALLOWED_NUMPY = {"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"}
+MAX_ANSWER_BYTES = 1 << 30
+#: What the child is told of the environment; the rest may hold keys and tokens.
+_TOLD = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "FFMPEG_BINARY")
+_GUARDS = {"network": "seccomp", "files": "Landlock"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,22 @@ class SandboxConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """`memory_bytes` is what a call may take beyond what the child holds before it."""
+    """`memory_bytes` is what a call may take beyond what the child holds before it.
+
+    `reads` are the files it may open beside the program's own, `writes` the folders it may write
+    to.
+    """
 
     wall_s: float
     cpu_s: float
     memory_bytes: int
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    def of_files(self, *reads: str | Path, writes: tuple[str | Path, ...] = ()) -> Limits:
+        return replace(
+            self, reads=tuple(map(str, reads)), writes=tuple(str(folder) for folder in writes)
+        )
 
 
 class SandboxFault(RuntimeError):
@@ -80,6 +97,11 @@ def run_limited(
     return _child().call(limits, function, args, kwargs)
 
 
+def stop() -> None:
+    """Ends this process's child; the next call starts another, in the environment as it is then."""
+    _child().stop()
+
+
 class _Child:
     """The parent's side of one child process."""
 
@@ -94,11 +116,12 @@ class _Child:
     ) -> Any:
         name = (function.__module__, function.__qualname__)
         with self.lock:
+            call = wire.encode((limits, name, args, kwargs))
             connection = self._running()
             try:
-                connection.send((limits, name, args, kwargs))
+                connection.send_bytes(call)
                 answered = connection.poll(limits.wall_s)
-                answer = connection.recv_bytes() if answered else None
+                answer = connection.recv_bytes(MAX_ANSWER_BYTES) if answered else None
             except (EOFError, OSError):
                 raise self._autopsy() from None
             except BaseException:  # interrupted: the child still works on a call nobody awaits
@@ -108,15 +131,10 @@ class _Child:
                 self.stop()
                 raise MediaError("timed_out", f"over {limits.wall_s:.0f} s")
         try:
-            kind, value = _ResultUnpickler(io.BytesIO(answer)).load()
-        except pickle.UnpicklingError as error:
+            return value_of(answer, function)
+        except wire.WireError as error:
             self.stop()
-            raise MediaError("decoder_died", str(error)) from None
-        if kind == "media_error":
-            raise MediaError(*value)
-        if kind == "fault":
-            raise SandboxFault(value)
-        return value
+            raise MediaError("decoder_died", f"an answer that is none: {error}") from None
 
     def _running(self) -> Connection:
         if self.connection is None or self.process is None or self.process.poll() is not None:
@@ -167,119 +185,73 @@ def _start() -> tuple[subprocess.Popen[bytes], Connection]:
                 sys.executable,
                 "-P",
                 "-c",
-                f"from pipelines import sandbox; sandbox.serve({theirs.fileno()})",
+                f"from pipelines.sandbox import child; child.serve({theirs.fileno()})",
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path),
-                "OMP_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1",
-            },
+            env=_environment(),
         )
         connection = Connection(ours.detach())
     try:
-        ready = connection.poll(START_TIMEOUT_S) and connection.recv_bytes() == b"ready"
-    except (EOFError, OSError):
-        ready = False
-    if not ready:
+        ready = connection.recv_bytes() if connection.poll(START_TIMEOUT_S) else b""
+        missing = wire.decode(ready, list[str])
+    except (EOFError, OSError, wire.WireError):
         connection.close()
-        process.kill()
-        raise SandboxFault(f"the decoding process did not start (exit status {process.wait()})")
+        raise _why_not_started(process) from None
+    for what in missing:
+        _say_once(f"{what} ({_GUARDS.get(what)})")
     return process, connection
 
 
-class _ResultUnpickler(pickle.Unpickler):
-    """Reads our records and numpy arrays; any other class or function is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in _ALLOWED_NUMPY:
-            return super().find_class(module, name)
-        if module.startswith("pipelines."):
-            found = super().find_class(module, name)
-            if isinstance(found, type) and dataclasses.is_dataclass(found):
-                return found
-        raise pickle.UnpicklingError(f"{module}.{name} may not come out of the sandbox")
-
-
-# --- the child's side ----------------------------------------------------------------------
+def _why_not_started(process: subprocess.Popen[bytes]) -> Exception:
+    """A fault of ours when the child ended by itself. Killed from outside, or too slow on a machine
+    that is too busy, it says nothing about the file that it was started for."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    status = process.poll()
+    process.kill()
+    process.wait()
+    if status is not None and status >= 0:
+        return SandboxFault(f"the decoding process did not start (exit status {status})")
+    return MediaError("decoder_died", f"before it was ready (exit status {status})")
 
 
-def serve(descriptor: int) -> NoReturn:
-    """The child's life: one call after another, until the parent is gone."""
-    connection = _guarded(descriptor)
-    connection.send_bytes(b"ready")
-    while True:
-        try:
-            limits, name, args, kwargs = connection.recv()
-        except (EOFError, OSError):
-            os._exit(0)
-        answer = _answer(limits, name, args, kwargs)
-        try:
-            connection.send_bytes(answer)
-        except OSError:
-            os._exit(0)
+def _environment() -> dict[str, str]:
+    told = {name: os.environ[name] for name in _TOLD if name in os.environ}
+    return {
+        **told,
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
 
 
-def _guarded(descriptor: int) -> Connection:
-    """The connection to the parent, watched: when the parent's end closes, this process ends."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    watched = socket.socket(fileno=os.dup(descriptor))
-
-    def exit_with_parent() -> None:
-        import select
-
-        poller = select.poll()
-        poller.register(watched, select.POLLRDHUP)
-        poller.poll()
-        os._exit(0)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    return Connection(descriptor)
-
-
-def _answer(
-    limits: Limits, name: tuple[str, str], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> bytes:
-    try:
-        function: Any = importlib.import_module(name[0])
-        for part in name[1].split("."):
-            function = getattr(function, part)
-        with _limited(limits):
-            answer: tuple[str, Any] = ("result", function(*args, **kwargs))
-    except MediaError as error:
-        answer = ("media_error", (error.reason, error.detail))
-    except MemoryError as error:
-        answer = ("media_error", ("out_of_memory", str(error)))
-    except Exception as error:
-        if "insufficient memory" in str(error).lower():  # OpenCV's own kind of MemoryError
-            answer = ("media_error", ("out_of_memory", str(error)))
-        else:
-            answer = ("fault", traceback.format_exc())
-    return pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-@contextlib.contextmanager
-def _limited(limits: Limits) -> Any:
-    """Processor time and address space, counted from now. The hard limits stay, to be undone."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = int(used.ru_utime + used.ru_stime + limits.cpu_s) + 1
-    memory_bytes = _address_space_bytes() + limits.memory_bytes
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    resource.setrlimit(
-        resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1])
+@cache
+def _say_once(missing: str) -> None:
+    logging.getLogger(__name__).warning(
+        "this kernel does not let a decoding process give up its %s; limits and whitelists hold, "
+        "this second fence does not",
+        missing,
     )
+
+
+def value_of(answer: bytes, function: Callable[..., Any]) -> Any:
+    """What the function returned. Raises MediaError or SandboxFault where it raised, and WireError
+    for an answer that this function cannot give."""
+    kind, value = wire.decode(answer, tuple[str, Any])
+    if kind == "media_error" and wire.conforms(value, tuple[str, str]) and value[0] in REASONS:
+        raise MediaError(*value)
+    if kind == "fault" and isinstance(value, str):
+        raise SandboxFault(value)
+    if kind == "result" and wire.conforms(value, _returned_by(function)):
+        return value
+    raise wire.WireError(f"{kind}: {type(value).__name__}")
+
+
+def _returned_by(function: Callable[..., Any]) -> Any:
     try:
-        yield
-    finally:
-        for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS):
-            hard = resource.getrlimit(kind)[1]
-            resource.setrlimit(kind, (hard, hard))
-
-
-def _address_space_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+        return typing.get_type_hints(function).get("return", Any)
+    except (TypeError, NameError):  # a function written in C, or typed for a checker alone
+        return Any

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.cluster.access import CLUSTERS
+
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -36,10 +38,14 @@ class LocalCluster:
 
 @contextmanager
 def local_cluster(
-    *, num_cpus: int | None = None, log: Path | None = None
+    *,
+    num_cpus: int | None = None,
+    log: Path | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[LocalCluster]:
     """Starts a head on loopback with a token of its own; stops exactly its processes at the end.
 
+    `settings`: environment variables of Ray's, for the head and all that it starts.
     Raises RuntimeError with the head's own words when it does not come up in time.
     """
     ports = _free_ports(3)
@@ -52,6 +58,8 @@ def local_cluster(
         # Explicit on both sides: a token file in the home directory would decide otherwise.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
+        # No other node joins: all that it starts listens on 127.0.0.1 alone.
+        CLUSTERS: "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
         # Ray starts workers at niceness 15: on a machine that does anything else they starve.
@@ -59,6 +67,7 @@ def local_cluster(
         # `ray job stop`: time for a training to save the step it is at, before the kill.
         "RAY_JOB_STOP_WAIT_TIME_S": "120",
         "PYTHONUNBUFFERED": "1",
+        **(settings or {}),
     }
     output = open(log or folder / "head.log", "ab")  # noqa: SIM115 - closed in the finally below
     head = subprocess.Popen(

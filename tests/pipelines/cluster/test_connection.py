@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.cluster import address_of, check_reachable
+from pipelines.cluster.connection import address_of, check_reachable, worker_environment
 from pipelines.config import ClusterConfig, RequestError
 
 
@@ -46,3 +46,12 @@ def test_the_setting_is_over_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert address_of(ClusterConfig(address="local")) is None
     monkeypatch.delenv("RAY_ADDRESS")
     assert address_of(ClusterConfig()) is None
+
+
+def test_no_secret_is_among_what_ray_writes_into_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME"):
+        monkeypatch.setenv(name, "planted")
+    given = worker_environment()
+    assert given["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+    assert "planted" not in given.values()
