@@ -8,8 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUTPUT ?= outputs/demo
+SEED ?= 0
+RUNS ?= 1000
+MINUTES ?= 30
+TEST_PROCESSES ?= 2
 
-.PHONY: help install demo ui test lint format lock clean
+.PHONY: help install demo ui test chaos lint format sbom lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,7 +36,10 @@ ui: install ## serve MLflow with the demo's runs on loopback
 
 test: install ## every test
 	@bash infra/system_packages.sh tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
+
+chaos: install ## jobs disturbed at random for half an hour (SEED=0 MINUTES=30)
+	@$(BIN)/python -m tests.chaos.long --runs $(RUNS) --seed $(SEED) --minutes $(MINUTES)
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -42,6 +49,9 @@ lint: install ## ruff and mypy
 format: install ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+sbom: install ## outputs/sbom: what is installed (CycloneDX), and under which licences
+	@$(BIN)/python infra/sbom.py
 
 lock: ## write requirements.lock from a fresh resolution of pyproject.toml
 	@bash infra/lock.sh

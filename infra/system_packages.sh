@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # OpenCV's wheel needs two shared libraries that slim images lack; with the word `tests`, also what
-# the tests start: PostgreSQL, and Chromium to look at pages. Nothing is done where they are.
+# the tests start: PostgreSQL, Prometheus, and Chromium to look at pages. Nothing is done where they
+# are.
 set -euo pipefail
 
 missing=()
@@ -9,6 +10,7 @@ ldconfig -p 2>/dev/null | grep -q 'libgthread-2\.0\.so\.0' || missing+=(libglib2
 if [ "${1:-}" = tests ]; then
     command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ||
         missing+=(postgresql)
+    command -v prometheus >/dev/null || missing+=(prometheus)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
         command -v google-chrome >/dev/null || missing+=(chromium)
 fi
