@@ -7,21 +7,18 @@ happens, the weights, averages and optimizer at the end are those of an undistur
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 
-from tests.conftest import REPOSITORY, Ended, run_job
+from tests.chaos.nodes import RunningJob, nodes_of_one_core, processes_below
+from tests.conftest import run_job
 from tests.pipelines.training.synthetic_latents import write_latents
 
 pytestmark = pytest.mark.slow
@@ -35,28 +32,6 @@ STATE = (
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head without a core of its own, at this machine's address, so that the jobs started here
-    live there; tests add nodes, at other addresses."""
-    health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 10}
-    head = {"num_cpus": 0, "_system_config": health}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster
-    cluster.shutdown()
-
-
-@pytest.fixture
-def nodes(cluster: Cluster) -> Iterator[list[Any]]:
-    """Two nodes of one core each: room for one training worker, and a place to go on."""
-    made = [cluster.add_node(num_cpus=1, node_ip_address=ip) for ip in ("127.0.0.2", "127.0.0.3")]
-    cluster.wait_for_nodes()
-    yield made
-    for node in made:
-        if node in cluster.worker_nodes:
-            cluster.remove_node(node, allow_graceful=False)
-
-
-@pytest.fixture(scope="module")
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_latents(tmp_path_factory.mktemp("latents") / "base")
 
@@ -64,12 +39,12 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    ended = run_job(*arguments(latents, folder, "local"), "--cluster.num_cpus", "1")
+    ended = run_job(*training_job(latents, folder, "local"), "--cluster.num_cpus", "1")
     assert ended.code == 0, ended.err
     return folder
 
 
-def arguments(latents: Path, checkpoints: Path, address: str) -> list[str]:
+def training_job(latents: Path, checkpoints: Path, address: str, *more: str) -> list[str]:
     given = {
         "latents": latents,
         "checkpoints": checkpoints,
@@ -83,7 +58,7 @@ def arguments(latents: Path, checkpoints: Path, address: str) -> list[str]:
         "tracking.enabled": "false",
     }
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    return ["jobs/train_base.py", *flags]
+    return ["jobs/train_base.py", *flags, *more]
 
 
 def state_at_the_end(folder: Path) -> dict[str, str]:
@@ -91,51 +66,14 @@ def state_at_the_end(folder: Path) -> dict[str, str]:
     return {name: files[name] for name in STATE}
 
 
-class RunningJob:
-    """A training job in a process group of its own."""
-
-    def __init__(self, *command: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=REPOSITORY,
-            env={**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def until(self, path: Path, timeout_s: float = 240) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not path.exists():
-            assert self._process.poll() is None, self._process.communicate()[1]
-            assert time.monotonic() < deadline_s, f"{path} never came"
-            time.sleep(0.05)
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def end(self, timeout_s: float = 300) -> Ended:
-        out, err = self._process.communicate(timeout=timeout_s)
-        return Ended(self._process.returncode, out, err)
-
-
-def processes_below(cluster: Cluster, name: str) -> list[tuple[Any, psutil.Process]]:
-    """(node, process) of the cluster's processes whose title has `name`."""
-    found = []
-    for node in cluster.list_all_nodes():
-        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-        for process in raylet.children(recursive=True):
-            try:
-                if any(name in part for part in process.cmdline()):
-                    found.append((node, process))
-            except psutil.Error:
-                continue
-    return found
-
-
 Disturb = Callable[[Cluster, RunningJob], None]
+
+
+@pytest.fixture
+def nodes(cluster: Cluster) -> Iterator[list[Any]]:
+    """Two nodes of one core each: room for one training worker, and a place to go on."""
+    with nodes_of_one_core(cluster, "127.0.0.2", "127.0.0.3") as made:
+        yield made
 
 
 def kill_the_workers_node(cluster: Cluster, _: RunningJob) -> None:
@@ -193,7 +131,7 @@ def test_the_end_is_that_of_an_undisturbed_run(
     codes: set[int],
     says: list[str],
 ) -> None:
-    command = arguments(latents, tmp_path, cluster.address)
+    command = training_job(latents, tmp_path, cluster.address)
     job = RunningJob(*command)
     job.until(tmp_path / f"step-{EVERY:08d}")
     disturb(cluster, job)
