@@ -59,7 +59,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def watched_in_s(folder: Path, cores: int, name: str) -> float:
-    from pipelines.cluster import connect
+    from pipelines.cluster.connection import connect
     from pipelines.config import ClusterConfig
 
     with connect(ClusterConfig(num_cpus=cores)):

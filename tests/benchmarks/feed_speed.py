@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--folder", default=None, help="where to write; default: temporary")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")  # of Ray, about how its collate function is given
-    from pipelines.cluster import connect
+    from pipelines.cluster.connection import connect
     from pipelines.config import ClusterConfig
 
     with (
