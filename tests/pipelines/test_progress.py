@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from pipelines import progress
@@ -31,3 +34,23 @@ def test_a_log_gets_whole_lines_with_the_figures(
 def test_nothing_to_do_is_one_line(capsys: pytest.CaptureFixture) -> None:
     Progress(0, "files", "watching").close()
     assert capsys.readouterr().err == "watching: 0/0 files, 0 s\n"
+
+
+def test_work_that_hangs_says_so_ever_less_often_and_then_is_quiet(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    with Progress(3, "files", "watching", quiet_s=0.2) as bar:
+        bar.advance()
+        time.sleep(1.0)  # said after 0.2 s and 0.4 s and 0.8 s
+    threads = threading.active_count()
+    *quiet, last = capsys.readouterr().err.splitlines()
+    assert 1 <= len(quiet) <= 3, quiet
+    assert all(
+        line.startswith("watching: 1/3 files") and "; nothing has ended for " in line
+        for line in quiet
+    )
+    assert "nothing has ended" not in last
+    with Progress(3, "files", "watching", quiet_s=60.0) as bar:
+        bar.advance(3)
+    assert threading.active_count() <= threads + 1
+    assert "nothing has ended" not in capsys.readouterr().err
