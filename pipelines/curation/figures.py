@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 from pipelines import metrics
-from pipelines.curation.committed import Row
 from pipelines.curation.report_facts import TimedRow
+from pipelines.curation.work import Row
 
 
 class Figures:

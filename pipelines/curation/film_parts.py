@@ -14,16 +14,9 @@ import time
 from typing import Any
 
 from pipelines.curation.commit_log import CommitLog
-from pipelines.curation.committed import (
-    SAMPLES,
-    Row,
-    Work,
-    seconds_of,
-    settled,
-    source_of,
-    watched_table,
-)
+from pipelines.curation.committed import SAMPLES, seconds_of, settled, source_of, watched_table
 from pipelines.curation.footage_at_hand import at_hand
+from pipelines.curation.work import Row, Work
 from pipelines.media.errors import MediaError
 from pipelines.records import CLIP_SCHEMA, Clip, Source, from_row, from_table
 

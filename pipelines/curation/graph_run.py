@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipelines.curation.collapse import Footage
-from pipelines.curation.committed import Work
 from pipelines.curation.report_facts import TimedRow
+from pipelines.curation.work import Work
 from pipelines.curation.workers import Workers
 
 

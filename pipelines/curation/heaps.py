@@ -6,8 +6,8 @@ from collections import OrderedDict
 from contextlib import ExitStack
 from typing import BinaryIO
 
-from pipelines.curation.committed import Work
 from pipelines.curation.judged_parts import part_path
+from pipelines.curation.work import Work
 
 OPEN_AT_ONCE = 256
 

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.curation.clip_ids import hex_ids, packed_ids
-from pipelines.curation.committed import Row, Work
 from pipelines.curation.judged_parts import ROW_DIGEST_BYTES, part_path
 from pipelines.curation.tiers import MERITS
 from pipelines.curation.verdicts import TAKEN_DOWN
+from pipelines.curation.work import Row, Work
 
 KEPT, UNCUT, CUT, CUT_FAILED = 0, 0, 1, 2
 Reason = tuple[str | None, str | None]

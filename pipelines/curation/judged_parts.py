@@ -21,16 +21,14 @@ import pyarrow as pa
 
 from pipelines.curation.committed import (
     CUTS_SCHEMA,
-    LostWork,
-    Row,
     SourceCommits,
-    Work,
     commits_of,
     cuts_of,
     finished_commits,
 )
 from pipelines.curation.shards import json_bytes
 from pipelines.curation.verdicts import shadows_of
+from pipelines.curation.work import LostWork, Row, Work
 from pipelines.records import CLIP_SCHEMA, Clip, Source, from_row, to_row, to_table
 
 PART_SOURCES = 256

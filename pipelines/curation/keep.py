@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from pipelines.curation.clip_ids import hex_ids
-from pipelines.curation.committed import Row
 from pipelines.curation.graph_run import GraphRun, paths_of_footage
 from pipelines.curation.judged import CUT_FAILED, UNCUT, Judged, read_judged
 from pipelines.curation.judged_parts import judge_part, part_path
@@ -17,6 +16,7 @@ from pipelines.curation.places import find_places, remember_places
 from pipelines.curation.selection import Selection, select
 from pipelines.curation.shard_plan import ShardPlan, places_of, plan_of, shard_row
 from pipelines.curation.tasks import cut_source, write_planned_shard
+from pipelines.curation.work import Row
 from pipelines.progress import Progress
 from pipelines.records import Shard, from_row
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pipelines.curation.collapse import Footage, collapse, packed
-from pipelines.curation.committed import Row
 from pipelines.curation.figures import Figures
 from pipelines.curation.film_parts import is_long, part_rows, watch_part_once
 from pipelines.curation.found import Found
@@ -27,6 +26,7 @@ from pipelines.curation.tasks import (
     identify_file,
     watch_source_once,
 )
+from pipelines.curation.work import Row
 from pipelines.curation.workers import dataset_of, pool, windows
 from pipelines.job import say
 from pipelines.progress import Progress

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.curation.collapse import Footage
-from pipelines.curation.committed import Row
 from pipelines.curation.judged_parts import PART_SOURCES, part_row
+from pipelines.curation.work import Row
 
 
 @dataclass

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pipelines.curation.committed import (
-    Work,
     commits_of,
     passed_clips,
     raw_captions,
     scores_of,
     still_caption,
 )
+from pipelines.curation.work import Work
 from pipelines.records import Clip, Source
 
 

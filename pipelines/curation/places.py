@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 
 from pipelines.config import config_hash
 from pipelines.curation.commit_log import read_if_whole
-from pipelines.curation.committed import CUTS_SCHEMA, Row, Work
+from pipelines.curation.committed import CUTS_SCHEMA
+from pipelines.curation.work import Row, Work
 from pipelines.lineage.manifest import DATASET_FILE
 from pipelines.storage import Store, sha256_of_bytes
 

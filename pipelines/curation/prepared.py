@@ -15,7 +15,6 @@ from pipelines.curation.aesthetic import check_head
 from pipelines.curation.captioners import check_backend
 from pipelines.curation.captions import check_languages
 from pipelines.curation.commit_log import WORK_FOLDER, commit_key
-from pipelines.curation.committed import SIDECAR, Work
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.found import Found
 from pipelines.curation.ingest import list_footage
@@ -24,6 +23,7 @@ from pipelines.curation.publish import refuse_complete, tidy_complete
 from pipelines.curation.rights.table import RightsTable, read_table
 from pipelines.curation.stage_code import ROOT, code_of
 from pipelines.curation.taken_down import TakenDown, taken_down_before
+from pipelines.curation.work import SIDECAR, Work
 from pipelines.job import say
 from pipelines.lineage.manifest import read_dataset
 from pipelines.media.program import program_build

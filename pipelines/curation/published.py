@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.curation.clip_ids import hex_ids
-from pipelines.curation.committed import Work
 from pipelines.curation.judged import KEPT, Judged
 from pipelines.curation.judged_parts import part_path
 from pipelines.curation.selection import DUPLICATE, Selection
 from pipelines.curation.shard_plan import ShardPlan
 from pipelines.curation.shards import shard_name
 from pipelines.curation.tiers import tiers_named
+from pipelines.curation.work import Work
 from pipelines.records import CLIP_SCHEMA, SOURCE_SCHEMA
 
 IN_NO_SHARD = -1

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.curation.clip_ids import order_keys, places_in_order
-from pipelines.curation.committed import Work
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.duplicates import Candidates, copies_among
 from pipelines.curation.fingerprints import Fingerprints
@@ -16,6 +15,7 @@ from pipelines.curation.heaps import Heaps
 from pipelines.curation.judged import CUT_FAILED, KEPT, Judged
 from pipelines.curation.judged_parts import part_path
 from pipelines.curation.tiers import MERITS, TierColumns, is_high_res, premium_among
+from pipelines.curation.work import Work
 
 UNCUTTABLE, DUPLICATE = ("cuts", "cut_failed"), ("duplicates", "duplicate")
 NO_CLIP = -1

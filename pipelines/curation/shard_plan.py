@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from pipelines.curation.clip_ids import hex_ids, order_keys
-from pipelines.curation.committed import Row, Work
 from pipelines.curation.judged import Judged
 from pipelines.curation.judged_parts import part_path, row_digest
 from pipelines.curation.selection import Selection
@@ -28,6 +27,7 @@ from pipelines.curation.shards import (
     shuffle_key,
 )
 from pipelines.curation.tiers import tiers_named
+from pipelines.curation.work import Row, Work
 from pipelines.records import Clip, from_row
 
 MANIFEST_HEX = 32

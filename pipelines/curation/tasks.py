@@ -20,8 +20,6 @@ from pipelines import metrics
 from pipelines.curation.captioners import CaptionerFailed, open_captioner, sidecar_caption
 from pipelines.curation.committed import (
     CUTS_SCHEMA,
-    Row,
-    Work,
     commit_captions,
     commit_watched,
     cuts_of,
@@ -40,6 +38,7 @@ from pipelines.curation.pending import uncaptioned, unscored
 from pipelines.curation.places import bytes_at
 from pipelines.curation.shard_plan import clips_of_shard
 from pipelines.curation.shards import is_published, write_shard
+from pipelines.curation.work import Row, Work
 from pipelines.media.errors import MediaError
 from pipelines.records import Clip, Shard, Source, from_row, to_row
 

@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from pipelines.cluster.connection import address_of, connect, resources_of_nodes
-from pipelines.curation.committed import Row
 from pipelines.curation.config import CurateConfig
 from pipelines.curation.resources import ResourcePlan, ResourcesConfig, plan_resources
+from pipelines.curation.work import Row
 
 MAX_BLOCKS = 2000  # Ray Data blocks: a source each until there are very many
 WINDOW_ROWS = 20_000

@@ -19,9 +19,7 @@ import numpy as np
 
 from pipelines.curation.committed import (
     CUTS_SCHEMA,
-    Row,
     SourceCommits,
-    Work,
     commit_captions,
     commit_watched,
     scores_table,
@@ -32,6 +30,7 @@ from pipelines.curation.config import CurateConfig, demo
 from pipelines.curation.judged_parts import write_part
 from pipelines.curation.prepared import work_of
 from pipelines.curation.shards import ShardsConfig
+from pipelines.curation.work import Row, Work
 from pipelines.records import Clip, Source, clip_id_of, from_row, source_id_of
 from pipelines.storage import Store
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.curation.committed import Work, samples_of, watched
+from pipelines.curation.committed import samples_of, watched
 from pipelines.curation.config import demo
 from pipelines.curation.film_parts import joined_film, part_rows, watch_part_once
 from pipelines.curation.ingest import ingest
 from pipelines.curation.prepared import work_of
 from pipelines.curation.resources import ResourcesConfig
 from pipelines.curation.tasks import watch_source_once
+from pipelines.curation.work import Work
 from pipelines.media import write_video
 from pipelines.records import Source, from_row, to_row
 from pipelines.storage import Store

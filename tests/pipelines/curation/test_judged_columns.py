@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.curation import publish
-from pipelines.curation.committed import Row, SourceCommits, Work
+from pipelines.curation.committed import SourceCommits
 from pipelines.curation.duplicates import drop_duplicates
 from pipelines.curation.judged import CUT_FAILED, UNCUT, Judged, read_judged
 from pipelines.curation.judged_parts import write_part
@@ -31,6 +31,7 @@ from pipelines.curation.shards import (
 )
 from pipelines.curation.tiers import assign_tiers
 from pipelines.curation.verdicts import TAKEN_DOWN, shadows_of
+from pipelines.curation.work import Row, Work
 from pipelines.lineage.manifest import CLIPS_TABLE, digest_of_clips
 from pipelines.records import Clip, Source, from_table, to_table
 from pipelines.storage import Store

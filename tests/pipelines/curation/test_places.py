@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pipelines.curation.committed import Work
 from pipelines.curation.config import demo
 from pipelines.curation.places import bytes_at, find_places, remember_places
 from pipelines.curation.prepared import work_of
@@ -21,6 +20,7 @@ from pipelines.curation.shards import (
     plan_shards,
     write_shard,
 )
+from pipelines.curation.work import Work
 from pipelines.lineage.manifest import DATASET_FILE
 from pipelines.records import Clip
 from pipelines.storage import Store

@@ -12,7 +12,6 @@ import pytest
 from pipelines.config import RequestError
 from pipelines.curation.captions import CaptionsConfig
 from pipelines.curation.committed import (
-    Work,
     commit_captions,
     commit_watched,
     judged_clips,
@@ -27,6 +26,7 @@ from pipelines.curation.pending import described, uncaptioned
 from pipelines.curation.prepared import prepare, work_of
 from pipelines.curation.publish import remove_scratch
 from pipelines.curation.tasks import CaptionClips, ScoreClips, watch_source_once
+from pipelines.curation.work import Work
 from pipelines.media import write_video
 from pipelines.records import Source, to_row
 from pipelines.storage import Store

@@ -11,7 +11,6 @@ import pytest
 
 from pipelines.curation.captions import CaptionsConfig
 from pipelines.curation.committed import (
-    Work,
     commit_watched,
     judged_clips,
     passed_clips,
@@ -24,6 +23,7 @@ from pipelines.curation.config import demo
 from pipelines.curation.ingest import ingest
 from pipelines.curation.prepared import work_of
 from pipelines.curation.tasks import CaptionClips, cut_source, watch_source_once
+from pipelines.curation.work import Work
 from pipelines.media import write_video
 from pipelines.records import Source, from_row, to_row
 from pipelines.storage import Store
