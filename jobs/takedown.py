@@ -20,7 +20,7 @@ from pipelines.lineage.takedown import TakedownConfig
 
 if TYPE_CHECKING:
     from pipelines.lineage.manifest import Dataset
-    from pipelines.lineage.takedown import Affected
+    from pipelines.lineage.taken_rows import Affected
 
 EXAMPLES = """examples:
   python jobs/takedown.py --dataset data/set --list remove.txt --out data/set-2 --dry-run
@@ -48,9 +48,10 @@ def main(argv: Sequence[str]) -> dict[str, Any] | None:
     )
     from pipelines.lineage import catalog, trace, trace_text
     from pipelines.lineage.manifest import read_dataset
-    from pipelines.lineage.takedown import affected_by, check_out, take_down
+    from pipelines.lineage.takedown import check_out, take_down
     from pipelines.lineage.takedown_list import read_list, resolve_targets
     from pipelines.lineage.takedown_marks import everything_taken_down, mark_who_saw
+    from pipelines.lineage.taken_rows import affected_by
     from pipelines.lineage.tracked.places import known_places
     from pipelines.lineage.tracked.values import job_identity
     from pipelines.lineage.tracking import Tracker

@@ -159,8 +159,8 @@ def ask_takedown(world: LineageWorld) -> Callable[[], Any]:
     last clean step of each training."""
     from pipelines.lineage import catalog, trace
     from pipelines.lineage.manifest import read_dataset
-    from pipelines.lineage.takedown import affected_by
     from pipelines.lineage.takedown_list import resolve_targets
+    from pipelines.lineage.taken_rows import affected_by
 
     named = source_ids(world)[:: max(1, len(source_ids(world)) // LISTED)][:LISTED]
 
