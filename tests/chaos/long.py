@@ -3,8 +3,8 @@
     python -m tests.chaos.long --runs 200 --seed 0 --minutes 30
 
 Prints the seed, a line for each run, and in the end one JSON object. Equal seeds choose equal
-faults at equal moments; what they meet there is the machine's. Exit code 1 when anything did not
-hold: what that run left is kept.
+faults at equal shares of a job's time; what they meet there is the machine's. Exit code 1 when
+anything did not hold: what that run left is kept.
 """
 
 from __future__ import annotations
