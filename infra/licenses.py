@@ -39,7 +39,6 @@ COPYLEFT = {
     "tqdm": "MPL and MIT: imported, unchanged",
     "pathspec": "MPL: imported, unchanged",
     "hypothesis": "MPL: used by tests only",
-    "fqdn": "MPL: used by the SBOM's validator only",
 }
 
 

@@ -34,7 +34,7 @@ def test_the_document_names_all_that_is_locked(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     text = (tmp_path / "sbom.cdx.json").read_text()
     document = json.loads(text)
-    sbom.check(document)
+    sbom.check(document, sbom.tool())
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     named = {plain(c["name"]) for c in document["components"]}
     locked = {plain(name) for name, _ in licenses.locked(licenses.LOCK.read_text())}
@@ -48,7 +48,9 @@ def test_the_document_names_all_that_is_locked(tmp_path: Path) -> None:
 
 def test_what_is_not_cyclonedx_is_refused() -> None:
     with pytest.raises(ValueError, match="not CycloneDX"):
-        sbom.check({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{}]})
+        sbom.check(
+            {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{}]}, sbom.tool()
+        )
 
 
 def plain(name: str) -> str:
