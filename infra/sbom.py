@@ -54,24 +54,24 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def tool() -> Path:
+def tool() -> str:
     """The Python of an environment that holds what writes and checks the document; made once.
 
     Not ours: its validator brings `rfc3987-syntax`, with which `jsonschema` parses a grammar when
     it is imported. Ray imports `jsonschema` in every one of its processes, 1.7 s each.
     """
-    python = TOOL / "bin" / "python"
+    python = str(TOOL / "bin" / "python")
     installed = TOOL / ".installed"
     wanted = TOOL_LOCK.read_text()
     if not installed.is_file() or installed.read_text() != wanted:
         venv.create(TOOL, clear=True, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-r", TOOL_LOCK], check=True)
+        subprocess.run([*install, "-r", str(TOOL_LOCK)], check=True)
         installed.write_text(wanted)
     return python
 
 
-def installed(tool: Path) -> dict[str, Any]:
+def installed(tool: str) -> dict[str, Any]:
     """All packages of this environment, without the places they were installed from."""
     command = [tool, "-m", "cyclonedx_py", "environment", "--pyproject", "pyproject.toml"]
     command += ["--sv", SPEC_VERSION, "--short-PURLs", "--output-reproducible", "--no-validate"]
@@ -124,7 +124,7 @@ def _program() -> tuple[str, str]:
     return str(imageio_ffmpeg.get_ffmpeg_version()), said
 
 
-def check(document: dict[str, Any], tool: Path) -> None:
+def check(document: dict[str, Any], tool: str) -> None:
     """Raises ValueError where it breaks CycloneDX's schema."""
     text = json.dumps(document)
     ended = subprocess.run([tool, "-c", _CHECK], input=text, capture_output=True, text=True)
