@@ -205,14 +205,15 @@ def _start() -> tuple[subprocess.Popen[bytes], Connection]:
 
 
 def _why_not_started(process: subprocess.Popen[bytes]) -> Exception:
-    """A fault of ours when the child ended by itself. Killed from outside, or too slow on a machine
-    that is too busy, it says nothing about the file that it was started for."""
+    """A fault of ours when the child ended by itself, with an error. Killed from outside, or too slow
+    on a machine that is too busy, it says nothing about the file that it was started for; nor does
+    status 0, which Python also gives for a child that something else has already waited for."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1)
     status = process.poll()
     process.kill()
     process.wait()
-    if status is not None and status >= 0:
+    if status is not None and status > 0:
         return SandboxFault(f"the decoding process did not start (exit status {status})")
     return MediaError("decoder_died", f"before it was ready (exit status {status})")
 
