@@ -205,9 +205,9 @@ def _start() -> tuple[subprocess.Popen[bytes], Connection]:
 
 
 def _why_not_started(process: subprocess.Popen[bytes]) -> Exception:
-    """A fault of ours when the child ended by itself, with an error. Killed from outside, or too slow
-    on a machine that is too busy, it says nothing about the file that it was started for; nor does
-    status 0, which Python also gives for a child that something else has already waited for."""
+    """A fault of ours when the child ended by itself, with an error. Killed from outside, or too
+    slow on a machine that is too busy, it says nothing about the file that it was started for; nor
+    does status 0, which Python also gives for a child that something else has waited for."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1)
     status = process.poll()
