@@ -19,8 +19,9 @@ README = (REPOSITORY / "README.md").read_text()
 QUICKLY = {
     "train_base.py": ["--steps", "2"],
     "train_refine.py": ["--steps", "1", "--premium-steps", "1"],
-    "evaluate.py": ["--clips", "1"],
-    "cascade.py": ["--steps", "1", "--refine-steps", "1", "--premium-steps", "0"],
+    "generate.py": ["--base-steps", "3", "--refine-steps", "2"],
+    "evaluate.py": ["--clips", "1", "--base-steps", "3", "--refine-steps", "2"],
+    "cascade.py": ["--dry-run"],  # whole: e2e/test_demo.py, e2e/test_cascade_on_object_store.py
 }
 
 

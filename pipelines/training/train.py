@@ -21,7 +21,12 @@ from pipelines.storage.writer_lock import writer_lock
 from pipelines.training.checkpoints.checkpoint import Checkpoint, latest_checkpoint
 from pipelines.training.latents.pack_check import check_packs
 from pipelines.training.loop.progress_board import failure_on, shown_progress, start_board
-from pipelines.training.loop.stopping import asked_to_stop, missing_resources, resources_that_stay
+from pipelines.training.loop.stopping import (
+    asked_to_stop,
+    missing_resources,
+    resources_that_stay,
+    with_our_signals,
+)
 from pipelines.training.request import RAY_NOTES, TrainRequest
 from pipelines.training.train_job import TrainJob
 
@@ -193,7 +198,7 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
         try:
             title = f"training ({job.stage})"
             with shown_progress(board, first_step, job.total_steps, title, stop):
-                trainer.fit()
+                with_our_signals(trainer.fit)
         except TrainingFailedError as error:
             raise TrainingFailed(_last_words(error, job)) from error
         except RayActorError as error:

@@ -32,7 +32,10 @@ KEYS = ("dataset", "latents", "base", "refine", "video", "report")
 
 def command(objects: ObjectStore, home: Path) -> tuple[str, ...]:
     place = ("--footage", f"{objects.uri}/films", "--out", f"{objects.uri}/out")
-    return ("jobs/cascade.py", *place, *FEW_STEPS, "--tracking.uri", f"sqlite:///{home}/mlflow.db")
+    quickly = home / "generate.yaml"
+    quickly.write_text("base_steps: 4\nrefine_steps: 3\n")
+    steps = (*FEW_STEPS, "--generate_config", str(quickly))
+    return ("jobs/cascade.py", *place, *steps, "--tracking.uri", f"sqlite:///{home}/mlflow.db")
 
 
 def test_all_of_it_lies_there_and_a_killed_run_goes_on(
