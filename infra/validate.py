@@ -6,6 +6,7 @@ python infra/validate.py deploy            the same of a folder that infra/rende
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -28,11 +29,18 @@ Check = Callable[[], Iterator[str]]
 
 
 def main() -> int:
-    folders = [Path(word) for word in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER",
+        help="what infra/render.py wrote; default: every file of infra/",
+    )  # fmt: skip
+    folders = parser.parse_args().folders
     checks = [one for folder in folders for one in checks_of_deployment(folder, INFRA).values()]
-    problems = list(problems_of(checks or checks_of(INFRA).values()))
+    checks = checks or list(checks_of(INFRA).values())
+    problems = list(problems_of(checks))
     for problem in problems:
         print(problem)
+    print(f"{len(checks)} checks, {len(problems)} problems", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -6,19 +6,20 @@ stale, at the same moment, one is told yes. Whether it is stale is told by the s
 the time between its last change and a change made now: the clocks of the machines do not matter.
 
 A holder that could not renew its record for `GIVE_UP_AFTER_S`, or finds another's in its place,
-stops: whoever waits for it to become stale must not meet it.
+stops: whoever waits for it to become stale must not meet it. It is woken by a signal of its own:
+SIGINT, which Ctrl-C sends, is ignored by what a script started in the background.
 """
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipelines.storage.object_store import Overtaken
 HEARTBEAT_S = 20.0
 STALE_AFTER_S = 180.0
 GIVE_UP_AFTER_S = 120.0
+INTERRUPTION = signal.SIGUSR1
 
 
 class LockLost(JobEnded):
@@ -51,23 +53,40 @@ def holder_record() -> dict[str, Any]:
 
 @contextmanager
 def object_lock(store: Store, name: str) -> Iterator[None]:
-    """Holds `name` for the block. Raises Held; LockLost, out of the block, when it was lost."""
+    """Holds `name` for the block. Raises Held; LockLost, out of the block, when it was lost: in
+    the midst of it where that is the main thread's, else when it ends."""
     lock = _Lock(store, name)
     lock.take()
     thread = threading.Thread(target=lock.keep, daemon=True, name="writer-lock")
-    thread.start()
     try:
-        yield
+        with _interruptible() as lock.interrupt:
+            thread.start()
+            try:
+                yield
+            finally:
+                lock.stop.set()
+                thread.join()  # before the signal has another meaning again
+                lock.release()
     except KeyboardInterrupt:
-        if lock.is_lost:
-            raise lock.lost_in_words() from None
-        raise
-    finally:
-        lock.stop.set()
-        thread.join()
-        lock.release()
-    if lock.is_lost:  # the block ended before it could be interrupted
+        if not lock.is_lost:
+            raise
+    if lock.is_lost:
         raise lock.lost_in_words()
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Gives what raises KeyboardInterrupt in the block, from another thread; out of the main
+    thread: what does nothing."""
+    here = threading.current_thread()
+    if here is not threading.main_thread():
+        yield lambda: None
+        return
+    before = signal.signal(INTERRUPTION, signal.default_int_handler)
+    try:
+        yield lambda: signal.pthread_kill(here.ident or 0, INTERRUPTION)
+    finally:
+        signal.signal(INTERRUPTION, before)
 
 
 class _Lock:
@@ -75,6 +94,7 @@ class _Lock:
         self._store, self._name = store, name
         self._token, self._beats = uuid.uuid4().hex, 0
         self.stop, self.is_lost = threading.Event(), False
+        self.interrupt: Callable[[], None] = lambda: None
 
     def take(self) -> None:
         """Raises Held."""
@@ -90,7 +110,7 @@ class _Lock:
             raise Held(self._record_there()) from None
 
     def keep(self) -> None:
-        """Renews the record until `stop`; interrupts the main thread when that cannot be."""
+        """Renews the record until `stop`; interrupts the holder when that cannot be."""
         renewed_s = time.monotonic()
         while not self.stop.wait(HEARTBEAT_S):
             try:
@@ -104,7 +124,7 @@ class _Lock:
         else:
             return
         self.is_lost = True
-        _thread.interrupt_main()
+        self.interrupt()
 
     def release(self) -> None:
         """Nobody waits for a record that is left behind for longer than it takes to be stale."""

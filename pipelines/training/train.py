@@ -21,12 +21,7 @@ from pipelines.storage.writer_lock import writer_lock
 from pipelines.training.checkpoints.checkpoint import Checkpoint, latest_checkpoint
 from pipelines.training.latents.pack_check import check_packs
 from pipelines.training.loop.progress_board import failure_on, shown_progress, start_board
-from pipelines.training.loop.stopping import (
-    asked_to_stop,
-    missing_resources,
-    resources_that_stay,
-    with_our_signals,
-)
+from pipelines.training.loop.stopping import asked_to_stop, missing_resources, resources_that_stay
 from pipelines.training.request import RAY_NOTES, TrainRequest
 from pipelines.training.train_job import TrainJob
 
@@ -169,9 +164,9 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
     """One group of workers, until it ends. Raises TrainingFailed and ControllerLost."""
     from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
     from pipelines.training.loop.meeting import MeetingConfig
+    from pipelines.training.loop.trainer import Trainer
     from pipelines.training.loop.worker import train_worker
 
     on_gpu = job.loop.gpus > 0
@@ -179,7 +174,7 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
     worker_environment = {} if on_gpu else {"env_vars": KEEP_FREED_MEMORY}
     board = start_board()
     with _ray_notes(job) as notes:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_worker,
             train_loop_config={"job": job.to_plain(), "board": board},
             torch_config=MeetingConfig(backend="nccl" if on_gpu else "gloo"),
@@ -198,7 +193,7 @@ def _fit(job: TrainJob, first_step: int, stop: threading.Event) -> None:
         try:
             title = f"training ({job.stage})"
             with shown_progress(board, first_step, job.total_steps, title, stop):
-                with_our_signals(trainer.fit)
+                trainer.fit()
         except TrainingFailedError as error:
             raise TrainingFailed(_last_words(error, job)) from error
         except RayActorError as error:

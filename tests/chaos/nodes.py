@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ class RunningJob:
     """A training job in a process group of its own."""
 
     def __init__(self, *command: str) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the job would inherit that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._process = subprocess.Popen(
             [sys.executable, *command],
             cwd=REPOSITORY,

@@ -6,7 +6,6 @@ nobody touched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from pipelines.footage import write_world
-from pipelines.lineage.wholeness import check_dataset
+from tests.chaos.checker import checkpoint_violations, dataset_violations
 from tests.chaos.nodes import RunningJob, nodes_of_one_core, processes_below
-from tests.chaos.test_training_survives import EVERY, STATE, STEPS, training_job
+from tests.chaos.test_training_survives import EVERY, STEPS, training_job
 from tests.conftest import run_job
 from tests.pipelines.training.synthetic_latents import write_latents
 
 pytestmark = pytest.mark.slow
-
-SAME_BYTES = ("dataset.json", "clips.parquet", "sources.parquet", "shards.parquet")
 
 
 @pytest.fixture
@@ -67,9 +64,7 @@ def test_curation_on_two_nodes(
     ended = job.end(timeout_s=600)
     assert ended.code == 0, ended.err
     assert ended.result["digest"] == alone.result["digest"]
-    assert check_dataset(str(dataset)) == []
-    for name in (*SAME_BYTES, *(f"shards/{p.name}" for p in (dataset / "shards").iterdir())):
-        assert (dataset / name).read_bytes() == (tmp_path / "alone" / "set" / name).read_bytes()
+    assert dataset_violations(dataset, footage, tmp_path / "alone" / "set") == []
 
 
 def test_training_with_a_worker_on_each_of_two_nodes(
@@ -86,8 +81,4 @@ def test_training_with_a_worker_on_each_of_two_nodes(
     ended = job.end(timeout_s=600)
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
-    files = [
-        json.loads((tmp_path / run / f"step-{STEPS:08d}" / "checkpoint.json").read_text())["files"]
-        for run in ("alone", "nodes")
-    ]
-    assert {n: files[1][n] for n in STATE} == {n: files[0][n] for n in STATE}
+    assert checkpoint_violations(tmp_path / "nodes", STEPS, tmp_path / "alone") == []

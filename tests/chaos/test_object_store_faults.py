@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pipelines.footage import write_world
-from pipelines.lineage.wholeness import check_dataset
 from pipelines.storage import Store, object_store
+from tests.chaos.checker import dataset_violations
 from tests.conftest import Ended, run_job
 from tests.servers.faulty_store import Faults, FaultyStore
 from tests.servers.object_store import ObjectStore, environment_at
@@ -60,13 +61,23 @@ def contents(uri: str) -> dict[str, bytes]:
     return {n: store.read_bytes(n) for n in store.list_files() if n not in OF_THE_PLACE}
 
 
+def violations(uri: str, footage: str, folder: Path) -> list[str]:
+    """What the checker finds in copies of both."""
+    for place, name in ((uri, "set"), (footage, "films")):
+        store = Store.open(place)
+        for file in store.list_files():
+            (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name / file).write_bytes(store.read_bytes(file))
+    return dataset_violations(folder / "set", folder / "films")
+
+
 def test_the_bytes_are_the_same_and_a_store_that_stays_away_is_one_line(
-    objects: ObjectStore, footage: str
+    objects: ObjectStore, footage: str, tmp_path: Path
 ) -> None:
     undisturbed, disturbed = f"{objects.uri}/quiet/set", f"{objects.uri}/faulty/set"
     quiet = curate(footage, undisturbed)
     assert quiet.code == 0, quiet.err[-3000:]
-    assert check_dataset(undisturbed) == []
+    assert violations(undisturbed, footage, tmp_path / "quiet") == []
 
     with FaultyStore(objects.endpoint, Faults(error_500=1.0), SEED) as faulty:
         away = curate(footage, disturbed, **environment_at(faulty.endpoint))
@@ -83,4 +94,4 @@ def test_the_bytes_are_the_same_and_a_store_that_stays_away_is_one_line(
         assert ended.code == 0, ended.err[-3000:]
     assert sum(hit.values()) > 10
     assert contents(disturbed) == contents(undisturbed)
-    assert check_dataset(disturbed) == []
+    assert violations(disturbed, footage, tmp_path / "faulty") == []

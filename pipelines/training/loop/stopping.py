@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.job import say
@@ -34,29 +34,6 @@ def asked_to_stop() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def with_our_signals(fit: Callable[[], object]) -> None:
-    """Calls `fit` (Ray Train's) in a thread of its own, and raises what it raises.
-
-    In the main thread Ray Train takes SIGINT for itself, for good: Ctrl-C would end the job with
-    exit code 0, a lost lock (`object_lock`) too, and after training it would name an actor that is
-    no more (Ray 2.60, `DataParallelTrainer._register_sigint_handler`).
-    """
-    raised: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            fit()
-        except BaseException as error:  # raised again below
-            raised.append(error)
-
-    thread = threading.Thread(target=call, name="ray-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(1.0)  # a wait without end would not see a signal on every platform
-    if raised:
-        raise raised[0]
 
 
 def missing_resources(job: TrainJob, have: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -90,7 +91,15 @@ def test_of_many_at_the_same_moment_one_is_told_yes(store: Store, is_left_behind
     assert (len(held), len(refused)) == (1, 7)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "nohup"])
+def ctrl_c(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Heeded, and ignored as by what a script started in the background."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("quick", "ctrl_c")
 def test_a_holder_whose_lock_was_taken_stops_and_leaves_the_lock_to_its_new_holder(
     store: Store,
 ) -> None:
@@ -101,3 +110,22 @@ def test_a_holder_whose_lock_was_taken_stops_and_leaves_the_lock_to_its_new_hold
             time.sleep(0.1)
         raise AssertionError("nobody stopped it")
     assert store.read_bytes(NAME) == another.encode()
+    assert signal.getsignal(locks.INTERRUPTION) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_holder_beside_the_main_thread_hears_of_it_at_the_end(store: Store) -> None:
+    heard: list[BaseException] = []
+
+    def hold() -> None:
+        try:
+            with object_lock(store, NAME):
+                store.write_json(NAME, {"host": "elsewhere", "pid": 7})
+                time.sleep(1)
+        except LockLost as lost:
+            heard.append(lost)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    thread.join()
+    assert len(heard) == 1
