@@ -162,7 +162,7 @@ def in_groups(tables: Iterable[pa.Table], size_rows: int) -> Iterator[pa.Table]:
 def tidy_complete(store: Store) -> None:
     """Removes what a job that was killed when dataset.json stood had yet to remove. Raises
     RequestError while a job is at work there."""
-    if store.exists(DATASET_FILE) and store.list_files(WORK_FOLDER):
+    if store.exists(DATASET_FILE) and any(store.list_level(WORK_FOLDER)):
         with writer_lock(store):
             remove_scratch(store, Store(store.path(WORK_FOLDER)))
             store.remove_temporaries()
@@ -173,6 +173,6 @@ def remove_scratch(store: Store, shared: Store) -> None:
     if not f"{shared.uri}/".startswith(f"{store.path(WORK_FOLDER)}/"):
         store.remove_but_lock(WORK_FOLDER, LOCK_FILE)
         return
-    found = {name.split("/")[1] for name in store.list_files(WORK_FOLDER)}
-    for name in sorted(found - SHARED - {LOCK_FILE.split("/")[1]}):
+    folders, files = store.list_level(WORK_FOLDER)  # below lie some files of every source
+    for name in sorted({*folders, *files} - SHARED - {LOCK_FILE.split("/")[1]}):
         store.remove(f"{WORK_FOLDER}/{name}")

@@ -20,7 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import psutil
 
 from pipelines.curation import curate as curating
 from pipelines.curation import keep
+from pipelines.curation.graph_run import GraphRun
 from pipelines.curation.parts import Parts
 from pipelines.curation.prepared import prepare
 from tests.benchmarks.scale_world import commit_all, config_of, judge_made_up, write_footage
@@ -84,11 +86,12 @@ def driven(folder: Path, make_up: bool) -> dict[str, Any]:
     sys.addaudithook(lambda event, arguments: events.update((event,)))
     config = config_of(folder)
     process, over = psutil.Process(), threading.Event()
-    sizes: list[tuple[float, int]] = []  # seconds since the start, bytes
+    peaks: Counter[str] = Counter()  # bytes, by stage
+    at_work = noted_stages()
 
     def sample() -> None:
         while not over.wait(SAMPLE_S):
-            sizes.append((time.monotonic() - started_s, process.memory_info().rss))
+            peaks[at_work[-1]] = max(peaks[at_work[-1]], process.memory_info().rss)
 
     before = process.memory_info().rss
     started_s, started_cpu_s = time.monotonic(), time.process_time()
@@ -100,8 +103,8 @@ def driven(folder: Path, make_up: bool) -> dict[str, Any]:
         "cpu_seconds": round(time.process_time() - started_cpu_s, 1),
         "stages": {t.title: round(t.seconds, 2) for t in curated.stage_times},
         "before_mib": before >> 20,
-        "peak_mib": max(size for _, size in sizes) >> 20,
-        "peak_mib_by_stage": _peaks(curated.stage_times, sizes),
+        "peak_mib": max(peaks.values()) >> 20,
+        "peak_mib_by_stage": {stage: size >> 20 for stage, size in peaks.items()},
         "opened": events["open"],
         "listed": sum(events[name] for name in LISTINGS),
         "digest": curated.digest,
@@ -111,15 +114,19 @@ def driven(folder: Path, make_up: bool) -> dict[str, Any]:
     }
 
 
-def _peaks(stages: Iterable[Any], sizes: list[tuple[float, int]]) -> dict[str, int]:
-    """The most memory within each stage; they follow each other from the start on."""
-    peaks, begins_s = {}, 0.0
-    for stage in stages:
-        ends_s = begins_s + stage.seconds
-        within = [size for at_s, size in sizes if begins_s <= at_s <= ends_s]
-        peaks[stage.title] = max(within, default=0) >> 20
-        begins_s = ends_s
-    return peaks
+def noted_stages() -> list[str]:
+    """From now on the stage that began last is the last of the list."""
+    begun, timed = ["start"], GraphRun.timed
+
+    @contextmanager
+    def noted(run: GraphRun, title: str, note: str) -> Iterator[Any]:
+        begun.append(title)
+        with timed(run, title, note) as replace_note:
+            yield replace_note
+        begun.append(f"after {title}")
+
+    GraphRun.timed = noted  # type: ignore[method-assign]
+    return begun
 
 
 if __name__ == "__main__":

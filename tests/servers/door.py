@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import threading
@@ -35,7 +36,8 @@ class Door:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def handle_one(self) -> None:
-                door._handle(self)
+                with contextlib.suppress(ConnectionError):  # who hung up hears no answer
+                    door._handle(self)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_one
 
