@@ -33,7 +33,7 @@ def run(main: Main) -> NoReturn:
     What `main` returns is printed as the last line of standard output, as one JSON object
     (nothing is printed for None, e.g. after `--dry-run`). Everything else a job says goes to
     standard error. Exit codes (design: "Command lines"): 0 done, 2 the request was wrong (one
-    line, no traceback), 1 anything else.
+    line, no traceback), 143 it was asked to stop (SIGTERM), 1 anything else.
     """
     prepare_process()
     # As Ctrl-C: what was started is stopped and what is half-written is removed on the way out.
@@ -49,8 +49,12 @@ def run(main: Main) -> NoReturn:
         say(f"error: {' '.join(str(error).splitlines())}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        say("interrupted; run the same command again to go on")
         sys.exit(EXIT_FAILED)
+    except SystemExit as ended:
+        if ended.code == EXIT_TERMINATED:
+            say("stopped as asked; run the same command again to go on")
+        raise
     except BrokenPipeError:
         # Whoever read the answer has seen enough (`| head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ import psutil
 
 from pipelines.cluster.access import ask_for_token, check_authenticated, loopback_only
 from pipelines.config import ClusterConfig, RequestError
-from pipelines.job import say
+from pipelines.job import EXIT_TERMINATED, say
 from pipelines.redaction import names_secret
 
 REACH_TIMEOUT_S = 5.0
@@ -73,14 +75,36 @@ def connect(config: ClusterConfig) -> Iterator[None]:
         if address is None:
             stack.enter_context(loopback_only())
             ask_for_token()
-            _start_local(config)
+            with _sigterm_kept():
+                _start_local(config)
         else:
             check_reachable(address)
             check_authenticated(address)
-            _join(address)
+            with _sigterm_kept():
+                _join(address)
         stack.callback(ray.shutdown)
         quiet_ray_data()
         yield
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Leaves SIGTERM to the job (`pipelines.job.run`), which ends in order.
+
+    Ray takes it for itself when it starts: the process would kill its own Ray, abort because that
+    is gone, and leave what it has begun half done. While it starts it exits with the signal's
+    number.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        raise SystemExit(EXIT_TERMINATED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def resources_of_nodes() -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.footage import write_world
+from pipelines.job import EXIT_TERMINATED
 from tests.chaos.checker import (
     checkpoint_violations,
     dataset_violations,
@@ -25,6 +27,8 @@ from tests.chaos.tracking_trouble import Trouble, tracking_trouble
 
 STEPS, EVERY = 6, 2
 MOST_RERUNS = 3
+#: Done before it came; in order; before the job had begun.
+ENDS_OF_SIGTERM = (0, EXIT_TERMINATED, -signal.SIGTERM)
 FILMS = ("films/film-0000.mp4", "films/film-0003.mp4", "stills/still-0000.jpg",
          "broken/half.mp4", "broken/text.mp4")  # fmt: skip
 JOBS = {"curate": "curate", "encode": "encode", "train": "train_base"}
@@ -139,6 +143,8 @@ class World:
         running = Running(command, fault.environment(out), home=home)
         outcome = Outcome(job, fault, strike(running, fault, out))
         outcome.codes.append(running.wait())
+        if fault.kind == "SIGTERM" and outcome.codes[0] not in ENDS_OF_SIGTERM:
+            outcome.violations.append(f"ended with {outcome.codes[0]}, {running.said()[-500:]}")
         outcome.struck = outcome.struck or fault.has_struck(out)
         if not outcome.struck:  # it came too late: the next one is to be met
             self.seconds[job] = time.monotonic() - started_s

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -10,6 +13,7 @@ import pytest
 
 from pipelines.cluster.connection import address_of, check_reachable, worker_environment
 from pipelines.config import ClusterConfig, RequestError
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -55,3 +59,33 @@ def test_no_secret_is_among_what_ray_writes_into_arguments(monkeypatch: pytest.M
     given = worker_environment()
     assert given["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert "planted" not in given.values()
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from pipelines import job
+from pipelines.cluster.connection import connect
+from pipelines.config import ClusterConfig
+
+def main(_):
+    with connect(ClusterConfig(address="local", num_cpus=1)):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a background process
+job.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "stopped as asked"), (signal.SIGINT, 1, "interrupted")],
+)
+def test_a_job_with_a_ray_of_its_own_ends_in_order(
+    number: signal.Signals, code: int, said: str
+) -> None:
+    """Ray's own handlers would kill the Ray below the job, and abort."""
+    command = [sys.executable, "-c", SIGNALLED, str(int(number))]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stderr == f"{said}; run the same command again to go on\n"
