@@ -69,10 +69,15 @@ class FingerprintIndex:
         for first in range(0, self._count, _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
             self._describe(rows, self._digits_ND[rows].astype(np.float32) @ planes_DP)
+        places = 1 << self._key_bits
+        kind = np.int32 if self._keys_NT.size < 1 << 31 else np.int64
+        self._starts = np.empty(_TABLES * places, kind)
+        for table in range(_TABLES):  # one by one, in less memory
+            room = np.bincount(self._keys_NT[:, table], minlength=places)
+            first = table * places
+            self._starts[first : first + places] = table * self._count + np.cumsum(room) - room
         self._keys_NT += (np.arange(_TABLES) << self._key_bits).astype(np.int32)
-        room = np.bincount(self._keys_NT.reshape(-1), minlength=_TABLES << self._key_bits)
-        self._starts = np.cumsum(room) - room
-        self._filled = np.zeros(len(room), np.int32)
+        self._filled = np.zeros(len(self._starts), np.int32)
         self._slots = np.empty(self._keys_NT.size, np.int32)
 
     def _describe(self, rows: slice, sides_RP: np.ndarray) -> None:
