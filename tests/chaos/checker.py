@@ -1,7 +1,7 @@
 """What must hold after any disturbance, as a list of what does not: a line each, [] when all does.
 
-Every test of this folder ends here. The outputs are looked at from outside, through their files,
-not through the code that wrote them, but for what wholeness.py already reads.
+Every test that disturbs a job to its end closes here. The outputs are looked at from outside,
+through their files, not through the code that wrote them, but for what wholeness.py already reads.
 """
 
 from __future__ import annotations
