@@ -16,6 +16,7 @@ import functools
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
@@ -29,7 +30,7 @@ STEP_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0, 100.0)
 
 
 @dataclass
-class _Metric:
+class _Metric(ABC):
     """A metric of Ray's that is made when the first value comes, in whatever process that is."""
 
     name: str
@@ -48,8 +49,9 @@ class _Metric:
         except Exception as error:
             logger.debug("metrics: %s: %s", self.name, error)
 
+    @abstractmethod
     def _make(self) -> Any:
-        raise NotImplementedError
+        """Ray's own metric."""
 
 
 class Counter(_Metric):
