@@ -27,7 +27,15 @@ from pipelines.progress import Progress
 from pipelines.storage.single_files import filled_folder, is_file, local_file
 from pipelines.training.checkpoints.checkpoint import Checkpoint, open_checkpoint
 
-__all__ = ["contact_strip", "even_sized", "generate", "load_cascade", "prepare", "read_picture"]
+__all__ = [
+    "contact_strip",
+    "even_sized",
+    "generate",
+    "load_cascade",
+    "prepare",
+    "read_picture",
+    "sample_frames",
+]
 
 SHORT_PROMPT_WORDS = 3
 
@@ -97,7 +105,7 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
     with tracker.run("generate", name, _params(request), {}, identity=identity) as run:
         for digest in digests:
             run.log_input_model(digest)
-        frames_FHWC = _sample(request)
+        frames_FHWC = sample_frames(request)
         seconds = round(time.monotonic() - started_s, 1)
         metrics.GENERATION_SECONDS.observe(seconds)
         facts = facts_of(config, request.short_prompt, request.checkpoints)
@@ -118,8 +126,8 @@ def generate(request: GenerateRequest) -> dict[str, Any]:
         }
 
 
-def _sample(request: GenerateRequest) -> np.ndarray:
-    """The final frames, uint8 (F, H, W, 3)."""
+def sample_frames(request: GenerateRequest) -> np.ndarray:
+    """The final frames, uint8 (F, H, W, 3), as the cascade gives them and before any video code."""
     import torch
 
     config, plan = request.config, request.plan

@@ -4,12 +4,19 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from model.presets import demo
 from pipelines.config import RequestError, TrackingConfig, parse_request
 from pipelines.generation.config import GENERATE_PRESETS, GenerateConfig
-from pipelines.generation.generate import contact_strip, even_sized, generate, prepare
+from pipelines.generation.generate import (
+    contact_strip,
+    even_sized,
+    generate,
+    prepare,
+    sample_frames,
+)
 from pipelines.media import read_clip_frames, write_image
 from pipelines.storage import Store, sha256_of_file
 from pipelines.training.checkpoints.checkpoint import CheckpointHeader
@@ -180,14 +187,16 @@ def test_a_long_video_records_its_settings_and_is_the_same_offloaded(models, tmp
     assert sha256_of_file(tmp_path / "two.mp4") == sha256_of_file(tmp_path / "one.mp4")
 
 
+SHORT_WINDOWS = {"frames": 5, "window": 4, "overlap": 2}
+
+
 def test_every_sampling_setting_reaches_the_video(models, tmp_path):
-    """Each changes the pixels of the last frame, or, for tiles and batches, next to none."""
-    import numpy as np
+    """Each changes the pixels of the last frame."""
 
     def last_frame(name: str, **changes) -> np.ndarray:
         out = tmp_path / f"{name}.mp4"
-        generate(prepare(config(models, out, **{"frames": 5, "window": 4, "overlap": 2} | changes)))
-        return read_clip_frames(out, fps=8, width_px=80, height_px=44)[-1].astype(int)
+        generate(prepare(config(models, out, **SHORT_WINDOWS | changes)))
+        return read_clip_frames(out, fps=8, width_px=80, height_px=44)[-1]
 
     plain = last_frame("plain")
     for changes in (
@@ -195,9 +204,19 @@ def test_every_sampling_setting_reaches_the_video(models, tmp_path):
         {"refine_sampler": "ddim"}, {"precision": "bfloat16"},
     ):  # fmt: skip
         assert (last_frame("changed", **changes) != plain).any(), changes
+
+
+def test_tiles_and_batches_cost_no_more_than_rounding(models, tmp_path):
+    """Of the cascade's own frames: a lossy video code makes much of a pixel that is one off."""
+
+    def frames(**changes) -> np.ndarray:
+        request = prepare(config(models, tmp_path / "v.mp4", **SHORT_WINDOWS | changes))
+        return sample_frames(request).astype(int)
+
+    plain = frames()
     for changes in ({"vae_tile_px": 64}, {"windows_at_once": 2}):
-        # On average: rounding can make the lossy video code a block in another way.
-        assert np.abs(last_frame("same", **changes) - plain).mean() <= 0.2, changes
+        # Off by one in a pixel of 10,000; bfloat16 is 1 off on average, another window 20.
+        assert np.abs(frames(**changes) - plain).mean() <= 0.01, changes
 
 
 def test_a_dry_run_says_sizes_windows_steps_and_memory(models, tmp_path):
@@ -282,7 +301,6 @@ def test_encoders_that_changed_since_training_are_refused(models, tmp_path, enco
 
 
 def test_odd_sizes_lose_a_row_and_the_strip_stands_side_by_side():
-    import numpy as np
 
     frames = np.zeros((9, 45, 81, 3), dtype=np.uint8)
     assert even_sized(frames).shape == (9, 44, 80, 3)
