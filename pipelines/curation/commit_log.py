@@ -62,13 +62,11 @@ class CommitLog:
     def path_of(self, source_id: str) -> str:
         return f"{self.folder}/{source_id}.parquet"
 
-    def committed(self) -> set[str]:
-        """Source ids that have a whole result."""
-        return {
-            PurePosixPath(name).stem
-            for name in self.store.list_below(self.folder)
-            if name.endswith(".parquet") and name.count("/") == self.folder.count("/") + 1
-        }
+    def committed(self) -> Iterator[str]:
+        """Source ids that have a whole result, from one listing."""
+        for name in self.store.names_below(self.folder):
+            if name.endswith(".parquet") and name.count("/") == self.folder.count("/") + 1:
+                yield PurePosixPath(name).stem
 
     def has(self, source_id: str) -> bool:
         return self.store.has_file(self.path_of(source_id))
@@ -106,6 +104,19 @@ def read_if_whole(store: Store, path: str, columns: list[str] | None = None) -> 
         if error.errno is None:  # not the system's: parquet's own word for bytes that are not right
             return None
         raise
+
+
+def groups_if_whole(
+    store: Store, path: str, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """The same a group of rows at a time, as far as they are not damaged."""
+    try:
+        yield from store.read_table_groups(path, columns)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return
+    except OSError as error:
+        if error.errno is not None:
+            raise
 
 
 def _name_of(table: pa.Table) -> str:

@@ -125,16 +125,15 @@ def order_of(clip: Clip, folder: Path) -> CutOrder:
 
 def cut_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """How the clips were cut, and what the checked ones showed, from their committed rows."""
-    rows = list(rows)
-    methods = Counter(row["method"] for row in rows)
-    checked = [row for row in rows if row["leak_frames"] is not None]
-    return {
-        "cuts": {method: methods[method] for method in METHODS},
-        "cut_again": sum(bool(row["cut_again"]) for row in rows),
-        "leak_checked": len(checked),
-        "leak_frames": sum(row["leak_frames"] for row in checked),
-        "lost_frames": sum(row["lost_frames"] for row in checked),
-    }
+    methods: Counter[str] = Counter()
+    sums = Counter({"cut_again": 0, "leak_checked": 0, "leak_frames": 0, "lost_frames": 0})
+    for row in rows:
+        methods[row["method"]] += 1
+        sums["cut_again"] += bool(row["cut_again"])
+        if row["leak_frames"] is not None:
+            sums.update(leak_checked=1, leak_frames=row["leak_frames"])
+            sums["lost_frames"] += row["lost_frames"]
+    return {"cuts": {method: methods[method] for method in METHODS}, **sums}
 
 
 def _call(

@@ -20,6 +20,8 @@ import math
 
 import numpy as np
 
+from pipelines.curation.mapped import zeros
+
 EXACT_COUNT = 4096
 _TABLES, _MAX_KEY_BITS, _UNSURE = 16, 20, 3
 _PLANES = _TABLES * _MAX_KEY_BITS
@@ -62,23 +64,23 @@ class FingerprintIndex:
         share = math.acos(min(1.0, max(-1.0, min_cosine))) / math.pi
         spread = math.sqrt(_PLANES * share * (1 - share))
         self._max_differ = math.ceil(_PLANES * share + 4 * spread)
-        self._signs_NW = np.empty((self._count, _PLANES // 64), np.uint64)
-        self._keys_NT = np.empty((self._count, _TABLES), np.int32)
-        self._unsure_NTU = np.empty((self._count, _TABLES, _UNSURE), np.uint8)
+        self._signs_NW = zeros((self._count, _PLANES // 64), np.uint64)
+        self._keys_NT = zeros((self._count, _TABLES), np.int32)
+        self._unsure_NTU = zeros((self._count, _TABLES, _UNSURE), np.uint8)
         planes_DP = _random_planes(self._digits_ND.shape[1], _PLANES)
         for first in range(0, self._count, _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
             self._describe(rows, self._digits_ND[rows].astype(np.float32) @ planes_DP)
         places = 1 << self._key_bits
         kind = np.int32 if self._keys_NT.size < 1 << 31 else np.int64
-        self._starts = np.empty(_TABLES * places, kind)
+        self._starts = zeros(_TABLES * places, kind)
         for table in range(_TABLES):  # one by one, in less memory
             room = np.bincount(self._keys_NT[:, table], minlength=places)
             first = table * places
             self._starts[first : first + places] = table * self._count + np.cumsum(room) - room
         self._keys_NT += (np.arange(_TABLES) << self._key_bits).astype(np.int32)
-        self._filled = np.zeros(len(self._starts), np.int32)
-        self._slots = np.empty(self._keys_NT.size, np.int32)
+        self._filled = zeros(len(self._starts), np.int32)
+        self._slots = zeros(self._keys_NT.size, np.int32)
 
     def _describe(self, rows: slice, sides_RP: np.ndarray) -> None:
         """Signs, keys and least sure signs of some rows, from their distances to the planes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.curation.mapped import zeros
 from pipelines.curation.phash import unpacked
 
 #: The value of each hex digit, by its character.
@@ -35,9 +36,9 @@ class Fingerprints:
         example = unpacked("8" * length)
         moving = length - _COLOUR_DIGITS - len(example.standing)
         return Fingerprints(
-            np.zeros((count, 2), np.int16),
-            np.zeros((count, len(example.standing)), np.int8),
-            np.zeros((count, moving // 2), np.uint8),
+            zeros((count, 2), np.int16),
+            zeros((count, len(example.standing)), np.int8),
+            zeros((count, moving // 2), np.uint8),
         )
 
     @staticmethod

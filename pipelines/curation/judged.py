@@ -1,7 +1,8 @@
 """Every clip of a run as the driver holds it: a few numbers each, in order of source and shot.
 
-What decides over all clips together (duplicates, tiers, shards) is decided on these columns. The
-rows themselves stay in their parts (judged_parts.py) until they are published.
+What decides over all clips together (duplicates, tiers, shards) is decided on these columns, which
+are mapped from temporary files where they are long (mapped.py). The rows themselves stay in their
+parts (judged_parts.py) until they are published.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.curation.clip_ids import hex_ids, packed_ids
+from pipelines.curation.clip_ids import ID_BYTES, hex_ids, packed_ids
 from pipelines.curation.judged_parts import ROW_DIGEST_BYTES, part_path
+from pipelines.curation.mapped import Growing, stretches
 from pipelines.curation.tiers import MERITS
 from pipelines.curation.verdicts import TAKEN_DOWN
 from pipelines.curation.work import Row, Work
 
 KEPT, UNCUT, CUT, CUT_FAILED = 0, 0, 1, 2
+SHA256_BYTES = 32
 Reason = tuple[str | None, str | None]
 
 #: Columns that are numbers in a part, with the type they are held in and what stands for null.
@@ -41,9 +44,19 @@ NUMBERS: Mapping[str, tuple[type, float]] = {
     "cut_lost_frames": (np.int32, -1),
     "cut_cut_again": (np.bool_, 0),
 }
+#: What is worked out from the texts of a part: the type, and how many values a clip.
+OF_TEXTS: Mapping[str, tuple[type, int | None]] = {
+    "ids": (np.uint8, ID_BYTES),
+    "is_video": (np.bool_, None),
+    "phash_digits": (np.int16, None),
+    "reason": (np.int16, None),
+    "row_digest": (np.uint8, ROW_DIGEST_BYTES),
+    "cut_state": (np.int8, None),
+    "cut_sha256": (np.uint8, SHA256_BYTES),
+    "cut_method": (np.int8, None),
+}
 TEXTS = ("clip_id", "kind", "phash", "reason_stage", "reason", "row_digest")
 CUT_TEXTS = ("cut_sha256", "cut_failed", "cut_method")
-SHA256_BYTES = 32
 
 
 @dataclass
@@ -68,9 +81,8 @@ class Judged:
     def __len__(self) -> int:
         return len(self.ids_NB)
 
-    @property
-    def duration_s_N(self) -> np.ndarray:
-        return self.numbers["end_s"] - self.numbers["start_s"]
+    def duration_s_of(self, clips: np.ndarray) -> np.ndarray:
+        return np.asarray(self.numbers["end_s"][clips] - self.numbers["start_s"][clips])
 
     def reason_number(self, reason: Reason) -> int:
         """The number that stands for it in `reason_N`."""
@@ -103,6 +115,10 @@ class Judged:
 
     def cut_rows(self, clips: np.ndarray) -> Iterator[Row]:
         """Rows of CUTS_SCHEMA of clips that were cut."""
+        for some in stretches(len(clips)):
+            yield from self._cut_rows(clips[some])
+
+    def _cut_rows(self, clips: np.ndarray) -> Iterator[Row]:
         sha256 = hex_ids(self.cut_sha256_NB[clips])
         for clip, clip_id, digest in zip(clips, hex_ids(self.ids_NB[clips]), sha256, strict=True):
             leak, lost = (int(self.numbers[f"cut_{n}_frames"][clip]) for n in ("leak", "lost"))
@@ -129,14 +145,21 @@ def read_judged(work: Work, parts: Sequence[str]) -> Judged:
     """The columns of all parts, in their order."""
     reasons: list[Reason] = [(None, None)]
     methods: list[str | None] = [None]
-    read = [_columns(work, part, reasons, methods) for part in parts]
-    starts = np.cumsum([0, *(len(columns["ids"]) for columns in read)])
-    joined = {name: np.concatenate([c.pop(name) for c in read]) for name in list(read[0])}
-    numbers = {name: joined.pop(name) for name in NUMBERS}
+    columns = {name: Growing(kind, width) for name, (kind, width) in OF_TEXTS.items()}
+    columns |= {name: Growing(kind) for name, (kind, _) in NUMBERS.items()}
+    counts = []
+    for part in parts:
+        found = _columns(work, part, reasons, methods)
+        counts.append(len(found["ids"]))
+        for name, rows in found.items():
+            columns[name].add(rows)
+    starts = np.cumsum([0, *counts])
+    whole = {name: column.whole() for name, column in columns.items()}
+    numbers = {name: whole.pop(name) for name in NUMBERS}
     return Judged(
-        parts, starts, joined["ids"], joined["is_video"], joined["phash_digits"],
-        joined["reason"], reasons, joined["row_digest"], numbers, joined["cut_state"],
-        joined["cut_sha256"], joined["cut_method"], methods,
+        parts, starts, whole["ids"], whole["is_video"], whole["phash_digits"],
+        whole["reason"], reasons, whole["row_digest"], numbers, whole["cut_state"],
+        whole["cut_sha256"], whole["cut_method"], methods,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def part_path(work: Work, part: str, kind: str = "parquet") -> str:
     return f"{JUDGED_FOLDER}/{work.run_id}/{part}.{kind}"
 
 
-def part_row(part: str, sources: Sequence[Source], may_be_done: Collection[str] | None) -> Row:
+def part_row(part: str, sources: Sequence[Source], may_be_done: Container[str] | None) -> Row:
     """What `judge_part` is told. `may_be_done` (ids): the others are not looked for; None: all
     must be done."""
     texts = [json.dumps(to_row(source)) for source in sources]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -54,13 +54,12 @@ def select_and_cut(run: GraphRun, parts: Parts, judged: Judged) -> Selection:
 
 
 def _cut(run: GraphRun, parts: Parts, judged: Judged, missing: np.ndarray) -> None:
-    clip_ids = hex_ids(judged.ids_NB[missing])
-    number_of = dict(zip(clip_ids, missing.tolist(), strict=True))
-    places = find_places(run.work, clip_ids)
-    copies = all(clip_id in places for clip_id in clip_ids)
+    places = find_places(run.work, judged.ids_NB, missing)
+    copies = len(places) == len(missing)
     rows = _cut_rows(run, parts, judged, missing, places)
     with Progress(len(missing), "clips", "cutting") as bar:
         for row in run.workers.each(cut_source, rows, light=copies, work=run.work):
+            number_of = dict(zip(row["clip_ids"], row["numbers"], strict=True))
             for cut in json.loads(row["cuts"]):
                 judged.learn_cut(number_of[cut["clip_id"]], cut)
             run.done.update({name: row[name] for name in ("cut", "taken")})
@@ -68,23 +67,26 @@ def _cut(run: GraphRun, parts: Parts, judged: Judged, missing: np.ndarray) -> No
 
 
 def _cut_rows(
-    run: GraphRun, parts: Parts, judged: Judged, missing: np.ndarray, places: dict[str, Row]
+    run: GraphRun, parts: Parts, judged: Judged, missing: np.ndarray, places: Mapping[int, Row]
 ) -> Iterator[Row]:
     """What each source's task is told, part by part."""
     for part, clips in judged.rows_by_part(missing):
         name = judged.parts[part]
         column = run.work.scratch.read_table(part_path(run.work, name), ["source_id"])["source_id"]
         source_ids = column.take(clips - judged.starts[part]).to_pylist()
-        wanted: dict[str, list[str]] = {}
-        for source_id, clip_id in zip(source_ids, hex_ids(judged.ids_NB[clips]), strict=True):
-            wanted.setdefault(source_id, []).append(clip_id)
+        wanted: dict[str, dict[str, int]] = {}
+        ids = hex_ids(judged.ids_NB[clips])
+        for source_id, clip_id, number in zip(source_ids, ids, clips.tolist(), strict=True):
+            wanted.setdefault(source_id, {})[clip_id] = number
         footage = {f.source.source_id: f for f in parts.footage_of(name)}
-        for source_id, ids in wanted.items():
+        for source_id, number_of in wanted.items():
+            known = {i: place for i, n in number_of.items() if (place := places.get(n))}
             yield {
                 "source_id": source_id,
                 "paths": paths_of_footage(footage[source_id]),
-                "clip_ids": ids,
-                "places": json.dumps({i: places[i] for i in ids if i in places}),
+                "clip_ids": list(number_of),
+                "numbers": list(number_of.values()),
+                "places": json.dumps(known),
             }
 
 

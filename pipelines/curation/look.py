@@ -6,10 +6,12 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from pipelines.curation.clip_ids import IdSet
 from pipelines.curation.collapse import Footage, collapse, packed
 from pipelines.curation.figures import Figures
 from pipelines.curation.film_parts import is_long, part_rows, watch_part_once
@@ -81,7 +83,7 @@ def watch_and_describe(run: GraphRun, footage: Sequence[Footage]) -> Parts:
         is_todo_N = (bytes_N >= 0) & ~_done_before(run, parts, figures, bar)
         (todo,) = np.nonzero(is_todo_N)
         largest_first = todo[np.argsort(-bytes_N[todo], kind="stable")]
-        for rows in windows(_row(footage[number]) for number in largest_first.tolist()):
+        for rows in windows(_row(footage[number]) for number in map(int, largest_first)):
             _watch_parts(run, rows)
             for row in _described(run, rows).iter_rows():
                 figures.add(row)
@@ -101,7 +103,8 @@ def _done_before(run: GraphRun, parts: Parts, figures: Figures, bar: Progress) -
     is_done_N = np.zeros(len(parts.footage), bool)
     if run.work.texts_beside:  # they may say something else today
         return is_done_N
-    seen = run.work.log("watch").committed() | run.work.log("failures").committed()
+    logs = (run.work.log(stage) for stage in ("watch", "failures"))
+    seen = IdSet(chain.from_iterable(log.committed() for log in logs))
     rows = (
         parts.row(name, seen)
         for name in (parts.names if seen else ())

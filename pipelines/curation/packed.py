@@ -1,18 +1,23 @@
-"""Very many small records in little memory.
+"""Very many small records in next to no memory.
 
 A file of the footage is a kilobyte as objects. Packed by the hundreds and compressed it is less
-than a tenth of that, names and all. Who walks through them, or takes neighbours, hardly notices.
+than a tenth of that, names and all, and where they are many that lies in a temporary file. Who
+walks through them, or takes neighbours, hardly notices.
 """
 
 from __future__ import annotations
 
+import tempfile
 import zlib
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar, overload
 
 import msgpack
+
+from pipelines.curation.mapped import PREFIX, SMALL_BYTES
 
 Item = TypeVar("Item")
 
@@ -40,19 +45,21 @@ class Packed(Sequence[Item], Generic[Item]):
         of_plain: Callable[[Any], Item],
     ) -> None:
         self._of_plain = of_plain
-        self._chunks: list[bytes] = []
+        self._file = tempfile.SpooledTemporaryFile(SMALL_BYTES, prefix=PREFIX)  # noqa: SIM115
+        self._starts = array("q", [0])
         self._held: OrderedDict[int, list[Item]] = OrderedDict()
         self._len = 0
         remaining = iter(items)
         while some := [to_plain(item) for item in islice(remaining, CHUNK_ITEMS)]:
-            self._chunks.append(zlib.compress(pack(some), 1))
+            self._file.write(zlib.compress(pack(some), 1))
+            self._starts.append(self._file.tell())
             self._len += len(some)
 
     def __len__(self) -> int:
         return self._len
 
     def __iter__(self) -> Iterator[Item]:
-        for number in range(len(self._chunks)):
+        for number in range(len(self._starts) - 1):
             yield from self._chunk(number)
 
     @overload
@@ -73,7 +80,9 @@ class Packed(Sequence[Item], Generic[Item]):
         if number not in self._held:
             while len(self._held) >= HELD_CHUNKS:
                 self._held.popitem(last=False)
-            plain = unpack(zlib.decompress(self._chunks[number]))
+            start, end = self._starts[number : number + 2]
+            self._file.seek(start)
+            plain = unpack(zlib.decompress(self._file.read(end - start)))
             self._held[number] = [self._of_plain(one) for one in plain]
         self._held.move_to_end(number)
         return self._held[number]

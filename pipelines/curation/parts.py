@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.curation.collapse import Footage
@@ -31,6 +31,6 @@ class Parts:
         first = self.first_of(name)
         return self.footage[first : first + PART_SOURCES]
 
-    def row(self, name: str, seen: Collection[str] | None = None) -> Row:
+    def row(self, name: str, seen: Container[str] | None = None) -> Row:
         """What `judge_part` is told; all must be done, if not that only those `seen` may be."""
         return part_row(name, [f.source for f in self.footage_of(name)], seen)

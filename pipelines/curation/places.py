@@ -13,21 +13,31 @@ a wrong or a missing clip.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import config_hash
-from pipelines.curation.commit_log import read_if_whole
+from pipelines.curation.clip_ids import order_keys, packed_ids, sortable
+from pipelines.curation.commit_log import groups_if_whole
 from pipelines.curation.committed import CUTS_SCHEMA
+from pipelines.curation.mapped import PREFIX, SMALL_BYTES, full, mapped
+from pipelines.curation.packed import pack, unpack
 from pipelines.curation.work import Row, Work
 from pipelines.lineage.manifest import DATASET_FILE
 from pipelines.storage import Store, sha256_of_bytes
 
 PLACES_FOLDER = "places"
 ROWS_AT_ONCE = 16_384
+NOWHERE = -1
+_LENGTH_BYTES = 4
 
 #: All that is known of the cut, and where its bytes begin in which shard of which dataset.
 PLACES_SCHEMA = pa.schema(
@@ -52,18 +62,63 @@ def remember_places(work: Work, rows: Iterable[Row]) -> None:
     work.shared.write_table_groups(name, groups())
 
 
-def find_places(work: Work, wanted: Collection[str]) -> dict[str, Row]:
-    """A place for each of the wanted clip ids that a complete dataset holds."""
-    ids = pa.array(sorted(wanted), pa.string())
-    found: dict[str, Row] = {}
-    for name in work.shared.list_files(_folder(work)):
-        table = read_if_whole(work.shared, name)
-        if table is None or not table.schema.equals(PLACES_SCHEMA):
+class FoundPlaces(Mapping[int, Row]):
+    """A place of each clip that has one, by the clip's number; in a temporary file where they are
+    many."""
+
+    def __init__(self, wanted: np.ndarray) -> None:
+        """`wanted`: numbers of clips, rising."""
+        self._wanted = wanted
+        self._start_N = full(len(wanted), NOWHERE, np.int64)
+        self._file = tempfile.SpooledTemporaryFile(SMALL_BYTES, prefix=PREFIX)  # noqa: SIM115
+        self._len = 0
+
+    def add(self, index: int, row: Row) -> None:
+        """Of the wanted clip at `index`, if none is known yet."""
+        if self._start_N[index] == NOWHERE:
+            self._file.seek(0, os.SEEK_END)
+            self._start_N[index] = self._file.tell()
+            data = pack(row)
+            self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+            self._len += 1
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._wanted[self._start_N != NOWHERE])
+
+    def __getitem__(self, clip: int) -> Row:
+        index = int(np.searchsorted(self._wanted, clip))
+        if index == len(self._wanted) or self._wanted[index] != clip:
+            raise KeyError(clip)
+        if self._start_N[index] == NOWHERE:
+            raise KeyError(clip)
+        self._file.seek(int(self._start_N[index]))
+        size_bytes = int.from_bytes(self._file.read(_LENGTH_BYTES), "big")
+        return dict(unpack(self._file.read(size_bytes)))
+
+
+def find_places(work: Work, ids_NB: np.ndarray, wanted: np.ndarray) -> FoundPlaces:
+    """Where complete datasets hold the wanted ones of the clips with these ids."""
+    found = FoundPlaces(wanted)
+    names = work.shared.list_files(_folder(work))
+    if not names:
+        return found
+    order = mapped(np.lexsort(order_keys(ids_NB, wanted)))
+    ids_W = mapped(sortable(ids_NB[wanted[order]]))
+    is_usable = lru_cache(maxsize=None)(partial(_is_complete, work))
+    for table in chain.from_iterable(groups_if_whole(work.shared, name) for name in names):
+        if not table.schema.equals(PLACES_SCHEMA):
             continue
-        for row in table.filter(pc.is_in(table["clip_id"], ids)).to_pylist():
-            found.setdefault(row["clip_id"], row)
-    usable = {uri: _is_complete(work, uri) for uri in {row["dataset"] for row in found.values()}}
-    return {clip_id: row for clip_id, row in found.items() if usable[row["dataset"]]}
+        table = table.filter(pc.match_substring_regex(table["clip_id"], "^[0-9a-f]{32}$"))
+        known = sortable(packed_ids(table["clip_id"].to_pylist()))
+        at = np.minimum(np.searchsorted(ids_W, known), len(ids_W) - 1)
+        (hits,) = np.nonzero(ids_W[at] == known)
+        for index, row in zip(order[at[hits]], table.take(hits).to_pylist(), strict=True):
+            if is_usable(row["dataset"]):
+                found.add(int(index), row)
+    return found
 
 
 def bytes_at(place: Mapping[str, Any]) -> bytes | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipelines.curation.clip_ids import hex_ids
 from pipelines.curation.judged import KEPT, Judged
 from pipelines.curation.judged_parts import part_path
+from pipelines.curation.mapped import full
 from pipelines.curation.selection import DUPLICATE, Selection
 from pipelines.curation.shard_plan import ShardPlan
 from pipelines.curation.shards import shard_name
@@ -31,7 +32,7 @@ class Outcome:
 
     @staticmethod
     def of(judged: Judged, selection: Selection, plan: ShardPlan) -> Outcome:
-        shard_N = np.full(len(judged), IN_NO_SHARD, np.int64)
+        shard_N = full(len(judged), IN_NO_SHARD, np.int64)
         shard_N[plan.clips_K] = plan.shard_K
         return Outcome(judged, selection, shard_N)
 

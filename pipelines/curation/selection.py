@@ -14,6 +14,7 @@ from pipelines.curation.fingerprints import Fingerprints
 from pipelines.curation.heaps import Heaps
 from pipelines.curation.judged import CUT_FAILED, KEPT, Judged
 from pipelines.curation.judged_parts import part_path
+from pipelines.curation.mapped import full, mapped, zeros
 from pipelines.curation.tiers import MERITS, TierColumns, is_high_res, premium_among
 from pipelines.curation.work import Work
 
@@ -41,10 +42,10 @@ class Selection:
 def select(work: Work, judged: Judged) -> Selection:
     """Drops what could not be cut, then all copies but the best; the rest get their tiers."""
     config = work.config
-    reason_N = judged.reason_N.copy()
+    reason_N = mapped(judged.reason_N)
     uncuttable = (reason_N == KEPT) & (judged.cut_state_N == CUT_FAILED)
     reason_N[uncuttable] = judged.reason_number(UNCUTTABLE)
-    duplicate_of_N = np.full(len(judged), NO_CLIP, np.int64)
+    duplicate_of_N = full(len(judged), NO_CLIP, np.int64)
     if config.duplicates.enabled:
         takes_part = (reason_N == KEPT) | judged.numbers["is_shadow"]
         for copy, original in _copies(work, judged, takes_part):
@@ -56,15 +57,15 @@ def select(work: Work, judged: Judged) -> Selection:
 
 
 def _copies(work: Work, judged: Judged, takes_part: np.ndarray) -> Iterator[tuple[int, int]]:
-    members = np.flatnonzero(takes_part & (judged.phash_digits_N > 0))
-    ranked = members[_best_first(judged, members)]
-    kinds = judged.is_video_N[ranked] * 1 + 2 * judged.phash_digits_N[ranked].astype(np.int64)
+    members = mapped(np.flatnonzero(takes_part & (judged.phash_digits_N > 0)))
+    ranked = mapped(members[_best_first(judged, members)])
+    kinds = judged.is_video_N[ranked] + 2 * judged.phash_digits_N[ranked]
     with Heaps(work) as heaps:
         for kind in np.unique(kinds):
-            group = ranked[kinds == kind]
+            group = mapped(ranked[kinds == kind])
             candidates = Candidates(
                 _prints(work, judged, group),
-                judged.duration_s_N[group],
+                mapped(judged.duration_s_of(group)),
                 _embedding_reader(judged, group, heaps),
                 bool(kind & 1),
             )
@@ -75,15 +76,20 @@ def _copies(work: Work, judged: Judged, takes_part: np.ndarray) -> Iterator[tupl
 def _best_first(judged: Judged, clips: np.ndarray) -> np.ndarray:
     """As duplicates.rank: most pixels, longest, sharpest, then the smallest id."""
     numbers = judged.numbers
-    pixels = numbers["crop_w_px"][clips].astype(np.int64) * numbers["crop_h_px"][clips]
-    worse = (-numbers["sharpness"][clips], -judged.duration_s_N[clips], -pixels)
-    return np.lexsort((*order_keys(judged.ids_NB[clips]), *worse))
+    width_px, height_px = (mapped(numbers[f"crop_{side}_px"][clips]) for side in "wh")
+    keys = (
+        *order_keys(judged.ids_NB, clips),
+        mapped(-numbers["sharpness"][clips]),
+        mapped(-judged.duration_s_of(clips)),
+        mapped(-width_px.astype(np.int64) * height_px),
+    )
+    return np.lexsort(keys)
 
 
 def _prints(work: Work, judged: Judged, group: np.ndarray) -> Fingerprints:
     """In the order of `group`, read part by part."""
     found = Fingerprints.room_for(len(group), int(judged.phash_digits_N[group[0]]))
-    in_order = np.argsort(group)
+    in_order = mapped(np.argsort(group))
     for part, clips in judged.rows_by_part(group[in_order]):
         path = part_path(work, judged.parts[part])
         texts = work.scratch.read_table(path, ["phash"])["phash"]
@@ -113,14 +119,14 @@ def _embedding_reader(
 def _tiers(
     judged: Judged, is_kept: np.ndarray, config: CurateConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    kept, numbers = np.flatnonzero(is_kept), judged.numbers
+    kept, numbers = mapped(np.flatnonzero(is_kept)), judged.numbers
     high_res = is_high_res(numbers["crop_w_px"][kept], numbers["crop_h_px"][kept], config.tiers)
     columns = TierColumns(
-        places_in_order(judged.ids_NB[kept]),
+        mapped(places_in_order(judged.ids_NB, kept)),
         judged.is_video_N[kept],
         high_res,
-        {name: numbers[name][kept].astype(np.float64) for name in MERITS},
+        {name: mapped(numbers[name][kept].astype(np.float64)) for name in MERITS},
     )
-    high_res_N, premium_N = np.zeros(len(judged), bool), np.zeros(len(judged), bool)
+    high_res_N, premium_N = zeros(len(judged), bool), zeros(len(judged), bool)
     high_res_N[kept], premium_N[kept] = high_res, premium_among(columns, config.tiers)
     return high_res_N, premium_N

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from pipelines.curation.clip_ids import hex_ids, order_keys
 from pipelines.curation.judged import Judged
 from pipelines.curation.judged_parts import part_path, row_digest
+from pipelines.curation.mapped import mapped, stretches, zeros
 from pipelines.curation.selection import Selection
 from pipelines.curation.shards import (
     TAR_BLOCK_BYTES,
@@ -32,7 +34,6 @@ from pipelines.records import Clip, from_row
 
 MANIFEST_HEX = 32
 SHUFFLE_KEY_BYTES = 32
-ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,40 @@ class ShardPlan:
 
 def plan_of(judged: Judged, selection: Selection, config: ShardsConfig) -> ShardPlan:
     """As shards.plan_shards does it for clips at hand. All of the kept must be cut."""
-    kept = selection.kept
-    keys = (shuffle_key(clip_id, config.seed) for clip_id in hex_ids(judged.ids_NB[kept]))
-    keys_NB = np.frombuffer(b"".join(keys), np.uint8).reshape(len(kept), SHUFFLE_KEY_BYTES)
-    clips_K = kept[np.lexsort(order_keys(keys_NB))]
+    clips_K = mapped(_shuffled(judged, selection.kept, config.seed))
+    shard_K, offset_K = (zeros(len(clips_K), np.int64) for _ in range(2))
+    sizes = chain.from_iterable(
+        members_bytes(*_sizes(judged, selection, clips_K[some])).tolist()
+        for some in stretches(len(clips_K))
+    )
+    for place, number in enumerate(shard_numbers(sizes, config)):
+        shard_K[place] = number
+    plan = ShardPlan(clips_K, shard_K, offset_K)
+    placed = 0
+    for number, clips in plan.shards():
+        of_shard = _offsets(judged, clips, number, *_sizes(judged, selection, clips))
+        offset_K[placed : placed + len(clips)] = of_shard
+        placed += len(clips)
+    return plan
+
+
+def _shuffled(judged: Judged, clips: np.ndarray, seed: int) -> np.ndarray:
+    """As shards.shuffle_key orders them."""
+    keys_NB = zeros((len(clips), SHUFFLE_KEY_BYTES), np.uint8)
+    for some in stretches(len(clips)):
+        keys = b"".join(shuffle_key(i, seed) for i in hex_ids(judged.ids_NB[clips[some]]))
+        keys_NB[some] = np.frombuffer(keys, np.uint8).reshape(-1, SHUFFLE_KEY_BYTES)
+    order = np.lexsort(order_keys(keys_NB, np.arange(len(clips))))
+    return np.asarray(clips[order])
+
+
+def _sizes(
+    judged: Judged, selection: Selection, clips: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bytes of the media, the caption and the row of each."""
     media, caption = judged.numbers["cut_size_bytes"], judged.numbers["caption_bytes"]
-    rows_K = _row_bytes(judged, selection, clips_K)
-    sizes_K = members_bytes(media[clips_K], caption[clips_K].astype(np.int64), rows_K)
-    numbers = shard_numbers(map(int, sizes_K), config)
-    shard_K = np.fromiter(numbers, np.int64, len(clips_K))
-    return ShardPlan(clips_K, shard_K, _offsets(judged, clips_K, shard_K, rows_K))
+    rows = _row_bytes(judged, selection, clips)
+    return media[clips], caption[clips].astype(np.int64), rows
 
 
 def _row_bytes(judged: Judged, selection: Selection, clips: np.ndarray) -> np.ndarray:
@@ -87,20 +112,21 @@ def _growth(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
 
 
 def _offsets(
-    judged: Judged, clips_K: np.ndarray, shard_K: np.ndarray, rows_K: np.ndarray
+    judged: Judged,
+    clips_S: np.ndarray,
+    number: int,
+    media_bytes_S: np.ndarray,
+    caption_bytes_S: np.ndarray,
+    row_bytes_S: np.ndarray,
 ) -> np.ndarray:
-    """As shards.offsets_of: members are in order of name, each in whole blocks after a header."""
-    place = _growth({"shard": None, "key": None}, {"shard": "", "key": "0" * 32})
-    names = np.array([len(shard_name(n)) for n in range(shard_K[-1] + 1 if len(shard_K) else 0)])
-    row_K = TAR_BLOCK_BYTES + in_blocks(rows_K + place + names[shard_K])
-    media_K = TAR_BLOCK_BYTES + in_blocks(judged.numbers["cut_size_bytes"][clips_K])
-    text_K = TAR_BLOCK_BYTES + in_blocks(judged.numbers["caption_bytes"][clips_K].astype(np.int64))
-    ends_K = np.cumsum(row_K + media_K + text_K)
-    starts_K = ends_K - (row_K + media_K + text_K)
-    first_K = np.searchsorted(shard_K, shard_K)
-    in_shard_K = starts_K - starts_K[first_K]
+    """Of the media in one shard, as shards.offsets_of: members are in order of name, each in whole
+    blocks after a header."""
+    place = _growth({"shard": None, "key": None}, {"shard": shard_name(number), "key": "0" * 32})
+    row_S = TAR_BLOCK_BYTES + in_blocks(row_bytes_S + place)
+    sample_S = row_S + 2 * TAR_BLOCK_BYTES + in_blocks(media_bytes_S) + in_blocks(caption_bytes_S)
+    starts_S = np.cumsum(sample_S) - sample_S
     # "jpg" < "json" < "mp4": a picture's media stand before its row, a film's behind it.
-    return in_shard_K + TAR_BLOCK_BYTES + np.where(judged.is_video_N[clips_K], row_K, 0)
+    return starts_S + TAR_BLOCK_BYTES + np.where(judged.is_video_N[clips_S], row_S, 0)
 
 
 def shard_row(judged: Judged, selection: Selection, number: int, clips: np.ndarray) -> Row:
@@ -132,9 +158,9 @@ def shard_row(judged: Judged, selection: Selection, number: int, clips: np.ndarr
 
 def places_of(judged: Judged, plan: ShardPlan) -> Iterator[Row]:
     """Where the media of each kept clip lie, with all that is known of its cut, by clip id."""
-    by_id = np.lexsort(order_keys(judged.ids_NB[plan.clips_K]))
-    for first in range(0, len(by_id), ROWS_AT_ONCE):
-        some = by_id[first : first + ROWS_AT_ONCE]
+    in_order = mapped(np.lexsort(order_keys(judged.ids_NB, plan.clips_K)))
+    for stretch in stretches(len(in_order)):
+        some = in_order[stretch]
         for place, cut in zip(some, judged.cut_rows(plan.clips_K[some]), strict=True):
             name = shard_name(int(plan.shard_K[place]))
             yield {**cut, "shard": name, "offset": int(plan.offset_K[place])}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from pipelines.config import RequestError
-from pipelines.curation.commit_log import WORK_FOLDER, read_if_whole
+from pipelines.curation.commit_log import WORK_FOLDER, groups_if_whole
 from pipelines.curation.config import CurateConfig
 from pipelines.job import JobEnded
 from pipelines.lineage.tombstones import (
@@ -159,9 +160,8 @@ def _around(config: CurateConfig, store: Store) -> list[str]:
     folders = {_folder_of(store.uri)}
     for work in _work_folders(config, store):
         for name in work.list_files(_PLACES_FOLDER):
-            table = read_if_whole(work, name, ["dataset"])
-            known = table["dataset"].unique().to_pylist() if table is not None else []
-            folders |= {_folder_of(str(uri)) for uri in known}
+            for table in islice(groups_if_whole(work, name, ["dataset"]), 1):  # all rows say one
+                folders |= {_folder_of(str(uri)) for uri in table["dataset"].unique().to_pylist()}
     found = {uri for folder in folders if folder for uri in _folders_in(folder)}
     return sorted(found - {store.uri})
 

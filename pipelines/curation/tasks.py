@@ -181,7 +181,7 @@ def use_one_thread() -> None:
 
 def cut_source(row: Row, work: Work) -> Row:
     """Cuts the wanted clips of one source, or takes the same cuts out of earlier datasets, and
-    commits what came of each."""
+    commits what came of each. `numbers`: by which the driver knows the clips."""
     started_s = time.monotonic()
     source_id, wanted = row["source_id"], set(row["clip_ids"])
     places = json.loads(row["places"])
@@ -200,7 +200,7 @@ def cut_source(row: Row, work: Work) -> Row:
     seconds = time.monotonic() - started_s
     metrics.tell_stage("cut", seconds)
     return {
-        "source_id": source_id,
+        **{name: row[name] for name in ("source_id", "clip_ids", "numbers")},
         "cut": len(uncut),
         "taken": len(taken),
         "cut_seconds": seconds,

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from pipelines.config import setting
+from pipelines.curation.mapped import full, mapped, stretches, zeros
 from pipelines.records import Clip
 
 
@@ -97,10 +98,11 @@ def premium_among(columns: TierColumns, config: TiersConfig) -> np.ndarray:
     can_be = columns.is_video_N
     if config.premium_from == "high_res":
         can_be = can_be & columns.is_high_res_N
-    candidates = np.flatnonzero(can_be)
+    candidates = mapped(np.flatnonzero(can_be))
     wanted = min(math.ceil(len(candidates) * config.premium_share), config.premium_max_clips)
-    merit = merit_of({name: scores[candidates] for name, scores in columns.scores.items()}, config)
-    order = np.lexsort((columns.id_places_N[candidates], -merit))
+    scores = {name: mapped(scores[candidates]) for name, scores in columns.scores.items()}
+    merit = merit_of(scores, config)
+    order = np.lexsort((mapped(columns.id_places_N[candidates]), mapped(-merit)))
     premium = np.zeros(len(can_be), bool)
     premium[candidates[order[:wanted]]] = True
     return premium
@@ -113,24 +115,28 @@ def merit_of(scores: Mapping[str, np.ndarray], config: TiersConfig) -> np.ndarra
     middle, one that all lack counts for nothing.
     """
     weights = {name: getattr(config, setting) for name, setting in MERITS.items()}
-    total = np.zeros(len(next(iter(scores.values()))))
+    total = zeros(len(next(iter(scores.values()))), np.float64)
     for name, weight in weights.items():
         ranks = _ranks(scores[name])
         if ranks is not None:
             total += weight * ranks
     whole = sum(weights.values()) or 1.0
-    return np.array([round(value, 6) for value in (total / whole).tolist()])
+    for some in stretches(len(total)):
+        total[some] = [round(value, 6) for value in (total[some] / whole).tolist()]
+    return total
 
 
 def _ranks(values: np.ndarray) -> np.ndarray | None:
     """Share of the other known values that are lower (ties count half); None: none is known."""
-    is_known = ~np.isnan(values)
-    known = np.sort(values[is_known])
+    known = mapped(values[~np.isnan(values)])
+    known.sort()
     if not len(known):
         return None
-    ranks = np.full(len(values), 0.5)
+    ranks = full(len(values), 0.5, np.float64)
     if len(known) > 1:
-        low = np.searchsorted(known, values[is_known], side="left")
-        high = np.searchsorted(known, values[is_known], side="right")
-        ranks[is_known] = (low + high - 1) / 2 / (len(known) - 1)
+        for some in stretches(len(values)):
+            of_some = values[some]
+            low, high = (np.searchsorted(known, of_some, side=side) for side in ("left", "right"))
+            middle = (low + high - 1) / 2 / (len(known) - 1)
+            ranks[some] = np.where(np.isnan(of_some), 0.5, middle)
     return ranks

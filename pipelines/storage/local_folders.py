@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from pipelines.config import RequestError
 from pipelines.storage.durable_files import TEMPORARY_PREFIX, entries_below
 
 
-def names_below(root: str, relative: str) -> list[str]:
-    """Of every file below `relative`, as seen from `root`."""
+def names_below(root: str, relative: str) -> Iterator[str]:
+    """Of every file below `relative`, as seen from `root`, as they are read."""
     start = len(str(Path(root)).rstrip("/")) + 1
-    found = entries_below(Path(root) / relative)
-    return [entry.path[start:] for entry in found if os.path.isfile(entry.path)]
+    for entry in entries_below(Path(root) / relative):
+        if os.path.isfile(entry.path):
+            yield entry.path[start:]
 
 
 def remove(path: Path) -> None:

@@ -183,6 +183,7 @@ class Store:
 
     def list_files(self, relative: str = "") -> list[str]:
         """Relative paths of all published files below `relative`, sorted; [] where none is."""
+        names: Iterable[str]
         if self.is_local:
             names = local_folders.names_below(self.uri, relative)
         else:
@@ -193,11 +194,17 @@ class Store:
 
     def list_below(self, relative: str) -> list[str]:
         """The same of what can be no file: one request, also where nothing is."""
+        return sorted(self.names_below(relative))
+
+    def names_below(self, relative: str) -> Iterator[str]:
+        """The same in no order; on a disk as they are read, never all in memory."""
+        names: Iterable[str]
         if self.is_local:
-            return self.list_files(relative)
-        base = self._filesystem()[1]
-        names = [name[len(base) + 1 :] for name in self._ask(relative, names_below)]
-        return sorted(n for n in names if not _is_temporary(n))
+            names = local_folders.names_below(self.uri, relative)
+        else:
+            base = self._filesystem()[1]
+            names = (name[len(base) + 1 :] for name in self._ask(relative, names_below))
+        return (n for n in names if not _is_temporary(n))
 
     def list_entries(self) -> dict[str, dict[str, Any]]:
         """What an object store says of each object below, by relative path: one listing."""

@@ -8,10 +8,12 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipelines.curation.clip_ids import packed_ids
 from pipelines.curation.config import demo
-from pipelines.curation.places import bytes_at, find_places, remember_places
+from pipelines.curation.places import FoundPlaces, bytes_at, find_places, remember_places
 from pipelines.curation.prepared import work_of
 from pipelines.curation.shards import (
     Sample,
@@ -68,12 +70,16 @@ def cut_row(clip: Clip) -> dict[str, Any]:
     }
 
 
+def places_among(work: Work, clip_ids: list[str]) -> FoundPlaces:
+    return find_places(work, packed_ids(clip_ids), np.arange(len(clip_ids)))
+
+
 def test_offsets_are_those_of_the_tar(first: Work) -> None:
-    found = find_places(
-        work_in(Path(first.dataset).parent, "next"), [kept(i).clip_id for i in range(7)]
-    )
+    ids = [kept(i).clip_id for i in range(7)]
+    found = places_among(work_in(Path(first.dataset).parent, "next"), ids)
     assert len(found) == 7
-    for clip_id, place in found.items():
+    for number, place in found.items():
+        clip_id = ids[number]
         with tarfile.open(first.store.path(f"shards/{place['shard']}")) as tar:
             members = {m.name: m for m in tar.getmembers()}
         (member,) = (m for n, m in members.items() if n in (f"{clip_id}.mp4", f"{clip_id}.jpg"))
@@ -82,7 +88,8 @@ def test_offsets_are_those_of_the_tar(first: Work) -> None:
 
 def test_the_bytes_are_taken_only_while_they_are_the_same(first: Work) -> None:
     wanted = kept(1)
-    (place,) = find_places(work_in(Path(first.dataset).parent, "next"), [wanted.clip_id]).values()
+    work = work_in(Path(first.dataset).parent, "next")
+    (place,) = places_among(work, [wanted.clip_id]).values()
     assert bytes_at(place) == media_of(wanted)
     path = Path(first.store.path(f"shards/{place['shard']}"))
     data = bytearray(path.read_bytes())
@@ -98,13 +105,13 @@ def test_the_bytes_are_taken_only_while_they_are_the_same(first: Work) -> None:
 def test_no_place_is_found_in_an_incomplete_dataset_or_in_this_one(first: Work) -> None:
     ids = [kept(1).clip_id]
     following = work_in(Path(first.dataset).parent, "next")
-    assert find_places(first, ids) == {}
-    assert find_places(following, ["0" * 32]) == {}
+    assert places_among(first, ids) == {}
+    assert places_among(following, ["0" * 32]) == {}
     Path(first.store.path(DATASET_FILE)).unlink()
-    assert find_places(following, ids) == {}
+    assert places_among(following, ids) == {}
 
 
 def test_another_way_of_cutting_has_other_places(first: Work) -> None:
     config = dataclasses.replace(demo(), dataset=str(Path(first.dataset).parent / "next"))
     config = dataclasses.replace(config, cuts=dataclasses.replace(config.cuts, crf=30))
-    assert find_places(work_of(config, Store.open(config.dataset)), [kept(1).clip_id]) == {}
+    assert places_among(work_of(config, Store.open(config.dataset)), [kept(1).clip_id]) == {}
