@@ -26,7 +26,7 @@ def zeros(shape: int | tuple[int, ...], kind: Any) -> np.ndarray:
     """Raises OSError where the disk cannot hold it; once made, it can be filled."""
     shape = (shape,) if isinstance(shape, int) else shape
     size_bytes = math.prod(shape) * np.dtype(kind).itemsize
-    if size_bytes < SMALL_BYTES:
+    if not size_bytes or size_bytes < SMALL_BYTES:
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile(prefix=PREFIX) as file:
         # Room now: a disk that is full when a page is written kills the process with SIGBUS.
@@ -67,7 +67,7 @@ class Growing:
     def whole(self) -> np.ndarray:
         """All rows; nothing can be added any more."""
         with self._file as file:
-            if file.tell() < SMALL_BYTES:
+            if not file.tell() or file.tell() < SMALL_BYTES:
                 file.seek(0)
                 values = np.frombuffer(bytearray(file.read()), self._kind)
             else:

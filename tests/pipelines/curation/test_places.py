@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.curation.clip_ids import packed_ids
 from pipelines.curation.config import demo
-from pipelines.curation.places import FoundPlaces, bytes_at, find_places, remember_places
+from pipelines.curation.places import (
+    PLACES_FOLDER,
+    FoundPlaces,
+    bytes_at,
+    find_places,
+    remember_places,
+)
 from pipelines.curation.prepared import work_of
 from pipelines.curation.shards import (
     Sample,
@@ -115,3 +123,26 @@ def test_another_way_of_cutting_has_other_places(first: Work) -> None:
     config = dataclasses.replace(demo(), dataset=str(Path(first.dataset).parent / "next"))
     config = dataclasses.replace(config, cuts=dataclasses.replace(config.cuts, crf=30))
     assert places_among(work_of(config, Store.open(config.dataset)), [kept(1).clip_id]) == {}
+
+
+def test_of_several_places_the_first_usable_one_is_taken_and_damage_costs_only_cuts(
+    first: Work,
+) -> None:
+    following, ids = (
+        work_in(Path(first.dataset).parent, "next"),
+        [kept(i).clip_id for i in range(9)],
+    )
+    (name,) = first.shared.list_files(PLACES_FOLDER)
+    table = first.shared.read_table(name)
+    folder = Path(first.shared.path(name)).parent
+    gone = table.set_column(
+        table.schema.get_field_index("dataset"), "dataset", pa.array(["/gone"] * len(table))
+    )
+    pq.write_table(gone, folder / "0.parquet")
+    strangers = table.set_column(0, "clip_id", pa.array(["no id"] * len(table)))
+    pq.write_table(strangers, folder / "1.parquet")
+    (folder / "2.parquet").write_bytes(b"PAR1 is not all it takes")
+    found = places_among(following, ids)
+    assert [ids[number] for number in found] == ids[:7]
+    assert {row["dataset"] for row in found.values()} == {first.dataset}
+    assert 7 not in found and 99 not in found
