@@ -1,4 +1,5 @@
-"""Work spread over several nodes, one of which is lost and another added in the middle.
+"""Work spread over several nodes, one of which is lost and another added in the middle; or all are
+left without their head.
 
 Whatever happens, curation ends in the bytes, and training in the weights, of one machine that
 nobody touched.
@@ -15,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from pipelines.footage import write_world
 from tests.chaos.checker import checkpoint_violations, dataset_violations
-from tests.chaos.nodes import RunningJob, nodes_of_one_core, processes_below
+from tests.chaos.nodes import RunningJob, head_alone, nodes_of_one_core, processes_below
 from tests.chaos.test_training_survives import EVERY, STEPS, training_job
 from tests.conftest import run_job
 from tests.pipelines.training.synthetic_latents import write_latents
@@ -36,6 +37,15 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def alone(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that one machine makes."""
+    dataset = tmp_path_factory.mktemp("alone") / "set"
+    ended = run_job(*curation_job(footage, dataset, "local"))
+    assert ended.code == 0, ended.err
+    return dataset
+
+
 def curation_job(footage: Path, dataset: Path, address: str) -> list[str]:
     command = ["jobs/curate.py", "--footage", str(footage), "--dataset", str(dataset)]
     return [*command, "--cluster.address", address, "--tracking.enabled", "false"]
@@ -52,10 +62,8 @@ def exchange_a_node(cluster: Cluster, lost: Any) -> None:
 
 
 def test_curation_on_two_nodes(
-    cluster: Cluster, nodes: list[Any], footage: Path, tmp_path: Path
+    cluster: Cluster, nodes: list[Any], footage: Path, alone: Path, tmp_path: Path
 ) -> None:
-    alone = run_job(*curation_job(footage, tmp_path / "alone" / "set", "local"))
-    assert alone.code == 0, alone.err
     dataset = tmp_path / "nodes" / "set"
     job = RunningJob(*curation_job(footage, dataset, cluster.address))
     job.until_true(lambda: at_work(cluster, "ray::Map") == set(nodes), "one node does all of it")
@@ -63,8 +71,23 @@ def test_curation_on_two_nodes(
     exchange_a_node(cluster, nodes[0])
     ended = job.end(timeout_s=600)
     assert ended.code == 0, ended.err
-    assert ended.result["digest"] == alone.result["digest"]
-    assert dataset_violations(dataset, footage, tmp_path / "alone" / "set") == []
+    assert dataset_violations(dataset, footage, alone) == []
+
+
+def test_curation_that_loses_the_head_of_its_cluster_ends_and_goes_on_in_another(
+    footage: Path, alone: Path, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "set"
+    with head_alone() as cluster, nodes_of_one_core(cluster, "127.0.0.5", "127.0.0.6"):
+        job = RunningJob(*curation_job(footage, dataset, cluster.address))
+        job.until_any(tmp_path / "_work" / "watch", "*.parquet")
+        cluster.head_node.kill_gcs_server()
+        ended = job.end(timeout_s=600)
+        assert ended.code == 1 and "Traceback" not in ended.err, ended.err
+    with head_alone() as cluster, nodes_of_one_core(cluster, "127.0.0.7", "127.0.0.8"):
+        again = run_job(*curation_job(footage, dataset, cluster.address))
+    assert again.code == 0, again.err
+    assert dataset_violations(dataset, footage, alone) == []
 
 
 def test_training_with_a_worker_on_each_of_two_nodes(
