@@ -39,7 +39,8 @@ def draw(rows: list[dict[str, Any]], picture: str) -> None:
     left.set(xscale="log", yscale="log", xlabel="sources", ylabel="ms for each source")
     left.set_ylim(top=6 * left.get_ylim()[1])  # room for the names
     left.legend(fontsize=8, ncols=2, loc="upper center")
-    right.plot(sizes, [row["peak_mib"] for row in rows], "o-", label="peak")
+    right.plot(sizes, [row["peak_mib"] for row in rows], "o-", label="in memory, files mapped in")
+    right.plot(sizes, [row["own_peak_mib"] for row in rows], "o-", label="its own: no file's")
     right.plot(sizes, [row["before_mib"] for row in rows], "o--", label="after its imports")
     right.set(xscale="log", xlabel="sources", ylabel="driver's memory, MiB", ylim=(0, None))
     right.legend(fontsize=8)

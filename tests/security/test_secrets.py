@@ -33,6 +33,10 @@ PLANTED = {
 }
 
 
+#: Where a Ray that a job starts for itself leaves what it logs.
+RAY_SESSIONS = Path("/tmp/ray")
+
+
 def files_with(folder: Path, word: bytes) -> list[str]:
     """Names of the files below the folder that hold the word in their bytes or their names."""
     found = []
@@ -78,6 +82,7 @@ def test_a_whole_curation_and_its_trace_tell_no_secret(tmp_path: Path, watched: 
     kept = tmp_path / "kept"
     environment = {**PLANTED, "I2VGEN_HOME": str(kept / "home"), "TMPDIR": str(tmp_path / "t")}
     (tmp_path / "t").mkdir()
+    before = set(RAY_SESSIONS.glob("session_2*"))
     ended = run_job(
         "jobs/curate.py",
         *("--footage", tmp_path / "footage", "--dataset", kept / "dataset"),
@@ -95,6 +100,9 @@ def test_a_whole_curation_and_its_trace_tell_no_secret(tmp_path: Path, watched: 
         assert_unsaid(one)
     assert (kept / "home" / "mlflow.db").is_file() and (kept / "dataset" / "dataset.json").is_file()
     assert files_with(kept, SECRET.encode()) == []
+    logs = [session / "logs" for session in set(RAY_SESSIONS.glob("session_2*")) - before]
+    assert any(path for folder in logs for path in folder.glob("raylet*"))
+    assert [name for folder in logs for name in files_with(folder, SECRET.encode())] == []
     assert watched.looks > 3 and watched.seen == set()
 
 
