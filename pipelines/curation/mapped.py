@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,19 @@ def zeros(shape: int | tuple[int, ...], kind: Any) -> np.ndarray:
     size_bytes = math.prod(shape) * np.dtype(kind).itemsize
     if not size_bytes or size_bytes < SMALL_BYTES:
         return np.zeros(shape, kind)
-    with tempfile.TemporaryFile(prefix=PREFIX) as file:
+    with where_it_is_full(), tempfile.TemporaryFile(prefix=PREFIX) as file:
         # Room now: a disk that is full when a page is written kills the process with SIGBUS.
         os.posix_fallocate(file.fileno(), 0, size_bytes)
         return np.asarray(np.memmap(file, kind, "r+", shape=shape))
+
+
+@contextmanager
+def where_it_is_full() -> Iterator[None]:
+    """What the system says of a file without a name names its folder, which has to be mended."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
 
 
 def full(count: int, value: Any, kind: Any) -> np.ndarray:
@@ -62,7 +72,8 @@ class Growing:
         self._file = tempfile.SpooledTemporaryFile(SMALL_BYTES, prefix=PREFIX)  # noqa: SIM115
 
     def add(self, rows: np.ndarray) -> None:
-        self._file.write(np.asarray(rows, self._kind).tobytes())
+        with where_it_is_full():
+            self._file.write(np.asarray(rows, self._kind).tobytes())
 
     def whole(self) -> np.ndarray:
         """All rows; nothing can be added any more."""

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import msgpack
 
-from pipelines.curation.mapped import PREFIX, SMALL_BYTES
+from pipelines.curation.mapped import PREFIX, SMALL_BYTES, where_it_is_full
 
 Item = TypeVar("Item")
 
@@ -51,7 +51,8 @@ class Packed(Sequence[Item], Generic[Item]):
         self._len = 0
         remaining = iter(items)
         while some := [to_plain(item) for item in islice(remaining, CHUNK_ITEMS)]:
-            self._file.write(zlib.compress(pack(some), 1))
+            with where_it_is_full():
+                self._file.write(zlib.compress(pack(some), 1))
             self._starts.append(self._file.tell())
             self._len += len(some)
 

@@ -28,7 +28,7 @@ from pipelines.config import config_hash
 from pipelines.curation.clip_ids import order_keys, packed_ids, sortable
 from pipelines.curation.commit_log import groups_if_whole
 from pipelines.curation.committed import CUTS_SCHEMA
-from pipelines.curation.mapped import PREFIX, SMALL_BYTES, full, mapped
+from pipelines.curation.mapped import PREFIX, SMALL_BYTES, full, mapped, where_it_is_full
 from pipelines.curation.packed import pack, unpack
 from pipelines.curation.work import Row, Work
 from pipelines.lineage.manifest import DATASET_FILE
@@ -79,7 +79,8 @@ class FoundPlaces(Mapping[int, Row]):
             self._file.seek(0, os.SEEK_END)
             self._start_N[index] = self._file.tell()
             data = pack(row)
-            self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+            with where_it_is_full():
+                self._file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
             self._len += 1
 
     def __len__(self) -> int:

@@ -77,7 +77,8 @@ def test_on_a_full_disk_there_is_an_error_before_the_first_value(tmp_path: Path)
             env={**os.environ, "TMPDIR": str(disk.folder)}, capture_output=True, text=True,
         )  # fmt: skip
     assert done.returncode == 1
-    assert f"[Errno {errno.ENOSPC}]" in done.stderr.splitlines()[-1]
+    said = done.stderr.splitlines()[-1]
+    assert f"[Errno {errno.ENOSPC}]" in said and str(disk.folder) in said
 
 
 @given(
