@@ -126,7 +126,7 @@ def test_a_clip_that_cannot_be_cut_is_recorded_with_what_was_wrong(
     broken = tmp_path / "gone.mp4"
     broken.write_bytes(film.read_bytes()[:3000])
     wanted = {"source_id": source.source_id, "clip_ids": ids, "paths": [os.fsencode(broken)]}
-    wanted["places"] = "{}"
+    wanted |= {"places": "{}", "numbers": list(range(len(ids)))}
     assert cut_source(wanted, work)["cut"] == 1
     (cut,) = work.log("cuts").read(source.source_id).to_pylist()  # type: ignore[union-attr]
     assert cut["failed"] and cut["sha256"] is None
