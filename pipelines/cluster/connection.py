@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from pipelines.cluster.access import ask_for_token, check_authenticated, loopback_only
+from pipelines.cluster.lost_ray import said_when_it_goes
 from pipelines.config import ClusterConfig, RequestError
 from pipelines.job import EXIT_TERMINATED, say
 from pipelines.redaction import names_secret
@@ -83,6 +84,7 @@ def connect(config: ClusterConfig) -> Iterator[None]:
             with _sigterm_kept():
                 _join(address)
         stack.callback(ray.shutdown)
+        stack.enter_context(said_when_it_goes())
         quiet_ray_data()
         yield
 

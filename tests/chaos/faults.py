@@ -18,6 +18,7 @@ from tests.chaos.job_process import Running, give_no_more_memory
 #: Titles of the processes that a kind of fault kills with SIGKILL; the driver is the job itself.
 PROCESSES = {
     "task": ("ray::",),
+    "agent": ("ray::DashboardAgent", "ray::RuntimeEnvAgent"),
     "actor": ("ray::MapWorker", "ray::RayTrainWorker", "ray::TrainController"),
     "decoder": ("child.serve",),
     "raylet": ("raylet/raylet",),

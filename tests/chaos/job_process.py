@@ -104,4 +104,6 @@ def _has_title(process: psutil.Process, titles: Sequence[str]) -> bool:
         title = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    return any(one in title for one in titles) and "IDLE" not in title
+    asked_for = any(one in title for one in titles)
+    # An agent of Ray's is no task: its raylet goes with it.
+    return asked_for and "IDLE" not in title and ("Agent" not in title or "Agent" in titles[0])
