@@ -61,7 +61,9 @@ def _processes_of_this_node() -> list[psutil.Process]:
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    (socket,) = (n["RayletSocketName"] for n in ray.nodes() if n["NodeID"] == here)
+    socket = next((n["RayletSocketName"] for n in ray.nodes() if n["NodeID"] == here), "")
+    if not socket:
+        return []
     session = socket.partition("/sockets/")[0]
     found = []
     for process in psutil.process_iter(["cmdline"]):
