@@ -104,7 +104,7 @@ def find_places(work: Work, ids_NB: np.ndarray, wanted: np.ndarray) -> FoundPlac
     """Where complete datasets hold the wanted ones of the clips with these ids."""
     found = FoundPlaces(wanted)
     names = work.shared.list_files(_folder(work))
-    if not names:
+    if not names or not len(wanted):
         return found
     order = mapped(np.lexsort(order_keys(ids_NB, wanted)))
     ids_W = mapped(sortable(ids_NB[wanted[order]]))
