@@ -147,7 +147,7 @@ class Prometheus:
 def prometheus(folder: Path, port_to_read: int) -> Iterator[Prometheus]:
     port = free_port()
     config = {
-        "global": {"scrape_interval": "1s"},
+        "global": {"scrape_interval": "250ms"},
         "scrape_configs": [
             {"job_name": "ray", "static_configs": [{"targets": [f"127.0.0.1:{port_to_read}"]}]}
         ],

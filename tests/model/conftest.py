@@ -6,6 +6,12 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Networks begin with weights out of PyTorch's own generator: the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small networks lose more by waiting for a second thread than they gain."""
