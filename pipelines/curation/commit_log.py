@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -93,29 +94,31 @@ class CommitLog:
 
 def read_if_whole(store: Store, path: str, columns: list[str] | None = None) -> pa.Table | None:
     """The table, or None where there is none or a damaged one: the work is then done again."""
-    try:
+    with _damage_passed_over():
         if not store.is_local:
             return store.read_table_file(path, columns)
         with open(store.path(path), "rb") as file:  # a few rows: no use for threads or a plan
             return pq.ParquetFile(file).read(columns=columns, use_threads=False)
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-    except OSError as error:
-        if error.errno is None:  # not the system's: parquet's own word for bytes that are not right
-            return None
-        raise
+    return None
 
 
 def groups_if_whole(
     store: Store, path: str, columns: list[str] | None = None
 ) -> Iterator[pa.Table]:
     """The same a group of rows at a time, as far as they are not damaged."""
-    try:
+    with _damage_passed_over():
         yield from store.read_table_groups(path, columns)
+
+
+@contextmanager
+def _damage_passed_over() -> Iterator[None]:
+    """A table that is not there, or is none, ends the block; what the system says does not."""
+    try:
+        yield
     except (FileNotFoundError, pa.ArrowInvalid):
         return
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None:  # without: parquet's own word for bytes that are not right
             raise
 
 

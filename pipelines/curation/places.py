@@ -91,9 +91,8 @@ class FoundPlaces(Mapping[int, Row]):
 
     def __getitem__(self, clip: int) -> Row:
         index = int(np.searchsorted(self._wanted, clip))
-        if index == len(self._wanted) or self._wanted[index] != clip:
-            raise KeyError(clip)
-        if self._start_N[index] == NOWHERE:
+        is_wanted = index < len(self._wanted) and self._wanted[index] == clip
+        if not is_wanted or self._start_N[index] == NOWHERE:
             raise KeyError(clip)
         self._file.seek(int(self._start_N[index]))
         size_bytes = int.from_bytes(self._file.read(_LENGTH_BYTES), "big")
